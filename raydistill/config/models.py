@@ -1,0 +1,211 @@
+"""The config, as data: frozen pydantic models, the only place where defaults live.
+
+Nothing here imports torch or ray, so that `raydistill --help` and config errors come at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+Domain = Literal["vision", "text", "speech"]
+Precision = Literal["auto", "fp32", "bf16"]
+Fraction = Field(ge=0.0, le=1.0)
+
+
+class Frozen(BaseModel):
+    """A config section: immutable, unknown keys refused. Derive a new one with `model_copy(update=…)`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class DataConfig(Frozen):
+    """Where the rows of a task come from and how a row becomes a view.
+
+    `source` names a loader: `hub`, `imagefolder`, `audiofolder`, `csv`, `json`, `parquet` and `disk`
+    (`Dataset.save_to_disk`) go through Hugging Face `datasets`; the other three are the demo's own sources.
+    A split that the source does not have is cut from its train split, whole groups at a time.
+    """
+
+    source: Literal[
+        "hub", "imagefolder", "audiofolder", "csv", "json", "parquet", "disk",
+        "fashion_mnist", "sentiment", "spoken_language",
+    ]  # fmt: skip
+    path: str | None = Field(None, description="hub name, folder or file; the demo sources need none")
+    subset: str | None = Field(None, description="configuration name of a hub data set")
+    input_column: str | None = Field(None, description="default: image, text or audio, after the domain")
+    label_column: str = "label"
+    group_column: str | None = Field(None, description="rows of one group never cross splits")
+    train_split: str = "train"
+    validation_split: str | None = "validation"
+    test_split: str | None = "test"
+    validation_fraction: float = Field(0.1, gt=0.0, lt=1.0)
+    test_fraction: float = Field(0.1, gt=0.0, lt=1.0)
+    max_train: PositiveInt | None = None
+    max_validation: PositiveInt | None = None
+    max_test: PositiveInt | None = None
+    label_names: tuple[str, ...] | None = Field(None, description="default: those found in the data, sorted")
+    image_size: PositiveInt = Field(224, description="side of the square view, pixels")
+    grayscale: bool = False
+    sample_rate: PositiveInt = Field(16_000, description="of the view's waveform, Hz")
+    max_seconds: float = Field(10.0, gt=0.0, description="longer clips are cut")
+    augment: bool = True
+    num_views: PositiveInt = Field(2, description="distinct augmented views a training row has")
+    max_bad_fraction: float = Field(0.01, ge=0.0, le=1.0, description="share of unusable rows that is skipped")
+
+    @model_validator(mode="after")
+    def _path_given(self) -> DataConfig:
+        if self.path is None and self.source not in ("fashion_mnist", "sentiment", "spoken_language"):
+            raise ValueError(f"source {self.source!r} needs a path")
+        return self
+
+
+class TaskConfig(Frozen):
+    """One thing that the student learns to do."""
+
+    kind: Literal["classification"] = "classification"
+    domain: Domain
+    data: DataConfig
+
+
+class PlacementConfig(Frozen):
+    """What an actor or a worker asks of Ray. Fractions share scheduling, not memory."""
+
+    num_cpus: float = Field(1.0, ge=0.0)
+    num_gpus: float = Field(0.0, ge=0.0)
+    resources: dict[str, float] = {}
+    label_selector: dict[str, str] = {}
+    accelerator_type: str | None = None
+
+
+class TeachConfig(Frozen):
+    """How a teacher without a checkpoint is trained or fine-tuned."""
+
+    num_epochs: float = Field(3.0, gt=0.0)
+    batch_size: PositiveInt = 32
+    learning_rate: float = Field(1e-3, gt=0.0)
+    weight_decay: float = Field(0.01, ge=0.0)
+    warmup_fraction: float = Field(0.1, ge=0.0, lt=1.0)
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
+    evaluations_per_epoch: PositiveInt = 1
+    patience: PositiveInt = Field(3, description="evaluations without a better one before it stops")
+    precision: Precision = "auto"
+
+
+class TeacherConfig(Frozen):
+    """An expert: what it is, where its weights are, where it runs.
+
+    `loader`: `torchvision` (`model` is an architecture), `transformers` (`model` is a local folder, a hub name or
+    `package:FOLDER-in-an-installed-package`; or a model type with `options` as its config), or `python` (`model`
+    is `module:callable`, called with `options`).
+    """
+
+    task: str
+    loader: Literal["torchvision", "transformers", "python"]
+    model: str
+    checkpoint: str | None = Field(None, description="folder or safetensors file; without it `teach` makes one")
+    options: dict[str, Any] = {}
+    train: TeachConfig | None = None
+    label_names: tuple[str, ...] | None = Field(None, description="the checkpoint's order, where it does not say")
+    image_size: PositiveInt | None = Field(None, description="resolution this teacher sees; default: the view's")
+    image_mean: tuple[float, ...] | None = None
+    image_std: tuple[float, ...] | None = None
+    sample_rate: PositiveInt | None = Field(None, description="rate this teacher hears; default: the view's")
+    max_length: PositiveInt = Field(128, description="tokens a text teacher reads")
+    precision: Precision = "auto"
+    placement: PlacementConfig = PlacementConfig()
+    batch_size: PositiveInt = Field(64, description="rows of one forward pass when labelling or evaluating")
+    window: PositiveInt = Field(4, description="requests in flight")
+    timeout_s: float = Field(120.0, gt=0.0)
+    allow_chance_level: bool = False
+
+
+class StudentConfig(Frozen):
+    """The student's shape: a size, and any measure of it set free."""
+
+    size: Literal["tiny", "small", "base"] = "small"
+    width: PositiveInt | None = None
+    depth: PositiveInt | None = None
+    num_heads: PositiveInt | None = None
+    dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    patch_size: PositiveInt = Field(4, description="pixels a vision token covers, a power of two")
+    tokenizer: str = Field("train", description="`train` one on the task's texts, or a folder or hub name")
+    vocab_size: PositiveInt = 8_192
+    max_length: PositiveInt = Field(64, description="tokens the student reads")
+    embedding_width: PositiveInt = Field(96, description="factorised token embedding: vocabulary × this")
+    num_mels: PositiveInt = 40
+    sample_rate: PositiveInt | None = Field(None, description="rate the student hears; default: the view's")
+    embeddings_from: str | None = Field(None, description="text teacher whose token embeddings initialise ours")
+
+
+class DistillConfig(Frozen):
+    """What the teachers' word counts for."""
+
+    temperature: float = Field(2.0, gt=0.0)
+    hard_weight: float = Field(0.3, ge=0.0, le=1.0, description="of the labels; the soft labels get the rest")
+    task_weights: dict[str, float] = {}
+    soft_labels: Literal["local", "remote", "stored"] = "remote"
+
+
+class TrainingConfig(Frozen):
+    """How long, how fast and where the student trains."""
+
+    num_steps: PositiveInt = 1_000
+    batch_size: PositiveInt = Field(32, description="rows of each task, per worker and micro-batch")
+    task_batch_size: dict[str, PositiveInt] = {}
+    gradient_accumulation: PositiveInt = 1
+    learning_rate: float = Field(1e-3, gt=0.0)
+    weight_decay: float = Field(0.05, ge=0.0)
+    warmup_fraction: float = Field(0.1, ge=0.0, lt=1.0)
+    clip_norm: float = Field(1.0, gt=0.0)
+    precision: Precision = "auto"
+    label_fraction: float = Field(1.0, gt=0.0, le=1.0, description="share of training rows whose label is shown")
+    evaluate_every: PositiveInt = Field(200, description="steps between validations; each writes a checkpoint")
+    num_workers: int = Field(0, ge=0, description="0: in this process; more: Ray Train workers with DDP")
+    max_failures: int = Field(2, ge=0, description="worker failures that Ray Train may restart from")
+    placement: PlacementConfig = PlacementConfig()
+
+
+class RayConfig(Frozen):
+    """Which Ray to use: none given starts one on this machine, for as long as the command runs."""
+
+    address: str | None = Field(None, description="`auto` or host:port of a running cluster")
+    num_cpus: PositiveInt | None = None
+    num_gpus: int | None = Field(None, ge=0)
+
+
+class Config(Frozen):
+    """A whole distillation. One resolved YAML of it lies in every run folder."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    seed: int = Field(0, ge=0)
+    cache_dir: str = Field("~/.cache/raydistill", description="data sets, teachers and soft labels")
+    tasks: dict[str, TaskConfig] = Field(min_length=1)
+    teachers: dict[str, TeacherConfig] = {}
+    student: StudentConfig = StudentConfig()
+    distill: DistillConfig = DistillConfig()
+    training: TrainingConfig = TrainingConfig()
+    ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _teachers_fit_tasks(self) -> Config:
+        for name, teacher in self.teachers.items():
+            if teacher.task not in self.tasks:
+                raise ValueError(f"teachers.{name}.task is {teacher.task!r}; tasks are {sorted(self.tasks)}")
+        for place, names in (
+            ("distill.task_weights", self.distill.task_weights),
+            ("training.task_batch_size", self.training.task_batch_size),
+        ):
+            for name in names:
+                if name not in self.tasks:
+                    raise ValueError(f"{place} names {name!r}; tasks are {sorted(self.tasks)}")
+        source = self.student.embeddings_from
+        if source is not None and source not in self.teachers:
+            raise ValueError(f"student.embeddings_from is {source!r}; teachers are {sorted(self.teachers)}")
+        return self
+
+    def teachers_of(self, task: str) -> dict[str, TeacherConfig]:
+        """The teachers of one task, by name."""
+        return {name: teacher for name, teacher in self.teachers.items() if teacher.task == task}

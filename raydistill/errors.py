@@ -1,0 +1,23 @@
+"""What can go wrong for a user: each error is one line that says what, where and what to do."""
+
+from __future__ import annotations
+
+
+class RaydistillError(Exception):
+    """Base of every error that a user can cause or mend. The command line prints it and exits with 2."""
+
+
+class ConfigError(RaydistillError):
+    """The config asks for something that does not exist, does not fit together or does not fit the cluster."""
+
+
+class DataError(RaydistillError):
+    """A data set is missing, empty, corrupt beyond the configured limit, or cannot be fetched."""
+
+
+class TeacherError(RaydistillError):
+    """A teacher cannot be loaded, does not match its task, is at chance level, or stopped answering."""
+
+
+class SoftLabelError(RaydistillError):
+    """Soft labels are missing, torn or belong to another teacher or data set."""
