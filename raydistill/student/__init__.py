@@ -1,0 +1,1 @@
+"""The one small model: a stem per domain, a shared trunk, a head per task."""

@@ -1,0 +1,95 @@
+"""A student's shape as plain data: what `config.json` holds and what a student is rebuilt from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from raydistill.config.models import Config, Domain, StudentConfig
+
+# width, depth, heads. Parameters without token embeddings: about 0.2, 0.8 and 5 million.
+SIZES = {"tiny": (96, 2, 3), "small": (160, 3, 4), "base": (256, 6, 8)}
+
+
+@dataclass(frozen=True)
+class TaskShape:
+    """What the student has to know of one task to prepare its inputs and to size its head."""
+
+    domain: Domain
+    kind: str
+    label_names: tuple[str, ...]
+    image_size: int = 0
+    sample_rate: int = 0
+    max_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class StudentShape:
+    """Everything that decides the student's parameters and its preparation of inputs."""
+
+    width: int
+    depth: int
+    num_heads: int
+    dropout: float
+    patch_size: int
+    num_channels: int
+    vocab_size: int
+    embedding_width: int
+    max_length: int
+    num_mels: int
+    tasks: dict[str, TaskShape]
+
+    @property
+    def domains(self) -> tuple[Domain, ...]:
+        """The domains that need a stem, sorted."""
+        return tuple(sorted({task.domain for task in self.tasks.values()}))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, for `config.json`."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> StudentShape:
+        """The inverse of `to_json`."""
+        tasks = {
+            name: TaskShape(**{**task, "label_names": tuple(task["label_names"])})
+            for name, task in values["tasks"].items()
+        }
+        return StudentShape(**{**values, "tasks": tasks})
+
+
+def student_shape(config: Config, label_names: dict[str, tuple[str, ...]], vocab_size: int) -> StudentShape:
+    """The shape that a config asks for.
+
+    Args:
+        config: the run's config.
+        label_names: by task, in head order.
+        vocab_size: of the student's tokenizer; 0 without a text task.
+    """
+    student: StudentConfig = config.student
+    width, depth, num_heads = SIZES[student.size]
+    tasks = {
+        name: TaskShape(
+            domain=task.domain,
+            kind=task.kind,
+            label_names=label_names[name],
+            image_size=task.data.image_size if task.domain == "vision" else 0,
+            sample_rate=(student.sample_rate or task.data.sample_rate) if task.domain == "speech" else 0,
+            max_seconds=task.data.max_seconds if task.domain == "speech" else 0.0,
+        )
+        for name, task in config.tasks.items()
+    }
+    pictures = [task.data for task in config.tasks.values() if task.domain == "vision"]
+    return StudentShape(
+        width=student.width or width,
+        depth=student.depth or depth,
+        num_heads=student.num_heads or num_heads,
+        dropout=student.dropout,
+        patch_size=student.patch_size,
+        num_channels=1 if pictures and all(data.grayscale for data in pictures) else 3,
+        vocab_size=vocab_size,
+        embedding_width=student.embedding_width,
+        max_length=student.max_length,
+        num_mels=student.num_mels,
+        tasks=tasks,
+    )

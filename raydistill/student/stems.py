@@ -1,0 +1,92 @@
+"""From a domain's prepared inputs to tokens of the trunk's width: one stem a domain."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from raydistill.student.shape import StudentShape
+
+Tokens = tuple[Tensor, Tensor | None]  # [batch, tokens, width] and [batch, tokens] bool, True = real; None = all
+
+
+def sinusoids(length: int, width: int, device: torch.device) -> Tensor:
+    """Fixed positions [length, width] (Vaswani et al. 2017, section 3.5): any length, no parameters."""
+    half = width // 2
+    rates = torch.exp(torch.arange(half, device=device) * (-math.log(10_000.0) / max(1, half - 1)))
+    angles = torch.arange(length, device=device)[:, None] * rates[None, :]
+    table = torch.zeros(length, width, device=device)
+    table[:, :half], table[:, half : 2 * half] = angles.sin(), angles.cos()
+    return table
+
+
+class ImageStem(nn.Module):
+    """Strided 3×3 convolutions down to one token per `patch_size`² pixels.
+
+    Early convolutions train faster and further than one linear patch projection (Xiao et al. 2021), and strides
+    from the first layer on keep them cheap.
+    """
+
+    def __init__(self, num_channels: int, patch_size: int, width: int) -> None:
+        super().__init__()
+        halvings = max(1, int(math.log2(patch_size)))
+        layers: list[nn.Module] = []
+        channels = num_channels
+        for level in range(halvings):
+            wider = max(32, width // 2 ** (halvings - level))
+            layers += [nn.Conv2d(channels, wider, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(wider), nn.GELU()]
+            channels = wider
+        layers += [nn.Conv2d(channels, width, 3, padding=1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, pixel_values: Tensor) -> Tokens:
+        """pixel_values [batch, channels, height, width]."""
+        grid = self.layers(pixel_values)
+        _, width, rows, columns = grid.shape
+        half = width // 2
+        vertical = sinusoids(rows, half, grid.device)[:, None, :].expand(rows, columns, half)
+        horizontal = sinusoids(columns, width - half, grid.device)[None, :, :].expand(rows, columns, width - half)
+        positions = torch.cat([vertical, horizontal], dim=-1).reshape(rows * columns, width)
+        return grid.flatten(2).transpose(1, 2) + positions, None
+
+
+class TextStem(nn.Module):
+    """Factorised token embeddings (Lan et al. 2020): vocabulary × narrow, then narrow × width."""
+
+    def __init__(self, vocab_size: int, embedding_width: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, embedding_width)
+        self.norm = nn.LayerNorm(embedding_width)
+        self.project = nn.Linear(embedding_width, width)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
+        """input_ids, attention_mask [batch, tokens] int64."""
+        tokens = self.project(self.norm(self.embedding(input_ids)))
+        return tokens + sinusoids(tokens.shape[1], tokens.shape[2], tokens.device), attention_mask.bool()
+
+
+class SpeechStem(nn.Module):
+    """Two stride-2 convolutions over log-mel frames: one token per 40 ms."""
+
+    def __init__(self, num_mels: int, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(num_mels, width, 5, stride=2, padding=2)
+        self.second = nn.Conv1d(width, width, 5, stride=2, padding=2)
+
+    def forward(self, log_mel: Tensor, frame_mask: Tensor) -> Tokens:
+        """log_mel [batch, frames, num_mels], frame_mask [batch, frames] bool."""
+        frames = nn.functional.gelu(self.first(log_mel.transpose(1, 2)))
+        tokens = nn.functional.gelu(self.second(frames)).transpose(1, 2)
+        return tokens + sinusoids(tokens.shape[1], tokens.shape[2], tokens.device), frame_mask[:, ::4]
+
+
+def make_stems(shape: StudentShape) -> nn.ModuleDict:
+    """One stem for each domain that the student's tasks use."""
+    make = {
+        "vision": lambda: ImageStem(shape.num_channels, shape.patch_size, shape.width),
+        "text": lambda: TextStem(shape.vocab_size, shape.embedding_width, shape.width),
+        "speech": lambda: SpeechStem(shape.num_mels, shape.width),
+    }
+    return nn.ModuleDict({domain: make[domain]() for domain in shape.domains})

@@ -1,0 +1,51 @@
+"""The shared part: a pre-norm transformer encoder on torch's scaled dot-product attention."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.attention_norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp_in = nn.Linear(width, 4 * width)
+        self.mlp_out = nn.Linear(4 * width, width)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """tokens [batch, length, width]; mask [batch, length] bool, True = real."""
+        batch, length, width = tokens.shape
+        query, key, value = (
+            self.qkv(self.attention_norm(tokens))
+            .view(batch, length, 3, self.num_heads, width // self.num_heads)
+            .permute(2, 0, 3, 1, 4)
+        )
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=None if mask is None else mask[:, None, None, :]
+        )
+        attended = self.attention_out(attended.transpose(1, 2).reshape(batch, length, width))
+        tokens = tokens + F.dropout(attended, self.dropout, self.training)
+        hidden = self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(tokens))))
+        return tokens + F.dropout(hidden, self.dropout, self.training)
+
+
+class Trunk(nn.Module):
+    """`depth` blocks; every task's tokens pass the same ones."""
+
+    def __init__(self, width: int, depth: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, num_heads, dropout) for _ in range(depth))
+
+    def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Shapes as in `Block`."""
+        for block in self.blocks:
+            tokens = block(tokens, mask)
+        return tokens

@@ -1,0 +1,53 @@
+"""The seam between the training loop and a kind of task. The loop knows no more of a task than this."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from raydistill.config.models import Domain
+
+
+class Task(Protocol):
+    """One thing that the student learns to do. Losses are sums: the caller divides by counts over all ranks."""
+
+    name: str
+    domain: Domain
+    metric_name: str
+    label_names: tuple[str, ...]
+
+    @property
+    def chance(self) -> float:
+        """The metric of a model that knows nothing."""
+        ...
+
+    def make_head(self, width: int) -> nn.Module:
+        """A module from trunk tokens [batch, tokens, width] and mask [batch, tokens] to this task's output."""
+        ...
+
+    def hard_loss(self, output: Tensor, hard_labels: Tensor) -> Tensor:
+        """Scalar: summed over the rows that have a label."""
+        ...
+
+    def soft_loss(self, output: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+        """Scalar: summed over all rows, with the T² factor."""
+        ...
+
+    def count_labelled(self, hard_labels: NDArray[np.int64]) -> int:
+        """The number of rows that `hard_loss` sums over."""
+        ...
+
+    def metric(self, output: NDArray[Any], hard_labels: NDArray[np.int64]) -> float:
+        """Higher is better, 1 is perfect; rows without a label do not count."""
+        ...
+
+
+def make_task(kind: str, name: str, domain: Domain, label_names: tuple[str, ...]) -> Task:
+    """The task of one config section. A new kind is a file beside this one and an entry here."""
+    from raydistill.tasks.classification import Classification
+
+    kinds = {"classification": Classification}
+    return kinds[kind](name, domain, label_names)

@@ -1,0 +1,71 @@
+"""Single-label classification, over inputs of any domain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from raydistill.config.models import Domain
+from raydistill.losses.hard import NO_LABEL, hard_cross_entropy
+from raydistill.losses.soft import soft_kl_divergence
+
+
+class PooledHead(nn.Module):
+    """Mean over the real tokens, then one linear layer to the classes."""
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.linear = nn.Linear(width, num_classes)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """tokens [batch, tokens, width], mask [batch, tokens] (True = real) -> logits [batch, num_classes]."""
+        if mask is None:
+            pooled = tokens.mean(dim=1)
+        else:
+            weight = mask.to(tokens.dtype).unsqueeze(-1)
+            pooled = (tokens * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0)
+        logits: Tensor = self.linear(self.norm(pooled))
+        return logits
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Exactly one of `label_names` a row; the metric is accuracy."""
+
+    name: str
+    domain: Domain
+    label_names: tuple[str, ...]
+    metric_name: str = "accuracy"
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of a uniform guess."""
+        return 1.0 / len(self.label_names)
+
+    def make_head(self, width: int) -> nn.Module:
+        """See `PooledHead`."""
+        return PooledHead(width, len(self.label_names))
+
+    def hard_loss(self, output: Tensor, hard_labels: Tensor) -> Tensor:
+        """Cross-entropy: see `losses.hard`."""
+        return hard_cross_entropy(output, hard_labels)
+
+    def soft_loss(self, output: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+        """Tempered KL divergence: see `losses.soft`."""
+        return soft_kl_divergence(output, teacher_logits, temperature)
+
+    def count_labelled(self, hard_labels: NDArray[np.int64]) -> int:
+        """Rows whose label is not −1."""
+        return int((hard_labels != NO_LABEL).sum())
+
+    def metric(self, output: NDArray[Any], hard_labels: NDArray[np.int64]) -> float:
+        """Accuracy over the labelled rows; nan where none is labelled."""
+        labelled = hard_labels != NO_LABEL
+        if not labelled.any():
+            return float("nan")
+        return float((output.argmax(axis=-1)[labelled] == hard_labels[labelled]).mean())

@@ -1,0 +1,97 @@
+"""From rows to what the step eats: views of every task, their visible labels, counts over all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from raydistill.config.models import Config
+from raydistill.data.dataset import TaskData
+from raydistill.soft_labels.source import StepViews
+from raydistill.soft_labels.targets import SoftTargets
+from raydistill.student.model import Student
+from raydistill.training.plan import Arm
+from raydistill.training.sampler import TaskSampler, labelled_rows
+from raydistill.training.step import TaskBatch
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """A task's sampler and the labels that the student may see ([num_rows], −1 = hidden)."""
+
+    sampler: TaskSampler
+    visible_labels: NDArray[np.int64]
+
+
+def plan_rows(
+    config: Config, data: dict[str, TaskData], arm: Arm, seed: int, num_ranks: int
+) -> dict[str, TaskRows]:
+    """By task: which rows this arm draws from, and which labels it sees. Both arms see the same labels."""
+    planned = {}
+    for name, task in config.tasks.items():
+        labels = data[name].train.labels
+        shown = labelled_rows(labels, config.training.label_fraction, name, seed)
+        visible = np.full_like(labels, -1)
+        visible[shown] = labels[shown]
+        rows = shown if arm == "alone" else np.arange(len(labels))
+        batch_size = config.training.task_batch_size.get(name, config.training.batch_size)
+        num_views = task.data.num_views if task.data.augment else 0
+        planned[name] = TaskRows(TaskSampler(seed, name, rows, batch_size * num_ranks, num_views), visible)
+    return planned
+
+
+class BatchMaker:
+    """Makes one rank's micro-batches."""
+
+    def __init__(
+        self, rows: dict[str, TaskRows], data: dict[str, TaskData], student: Student, rank: int, num_ranks: int
+    ) -> None:
+        self.rows, self.data = rows, data
+        self.rank, self.num_ranks = rank, num_ranks
+        self.preparers = {name: student.preparer(name) for name in rows}
+
+    def views(self, micro_steps: range) -> Iterator[StepViews]:
+        """One micro-batch of every task for each micro-step."""
+        for micro_step in micro_steps:
+            step_views: StepViews = {}
+            for name, task_rows in self.rows.items():
+                drawn = task_rows.sampler.micro_batch(micro_step)
+                own = drawn.of_rank(self.rank, self.num_ranks)
+                step_views[name] = self.data[name].train.views(own, drawn.view)
+            yield step_views
+
+    def counts(self, micro_steps: range) -> dict[str, tuple[int, int]]:
+        """By task: rows and visible labels of these micro-steps over all ranks.
+
+        Every rank computes them from the sampler, so no all-reduce is needed.
+        """
+        totals = {}
+        for name, task_rows in self.rows.items():
+            drawn = np.concatenate([task_rows.sampler.micro_batch(step).rows for step in micro_steps])
+            totals[name] = (len(drawn), int((task_rows.visible_labels[drawn] >= 0).sum()))
+        return totals
+
+    def task_batches(
+        self,
+        step_views: StepViews,
+        soft_targets: dict[str, SoftTargets],
+        counts: dict[str, tuple[int, int]],
+        device: torch.device,
+    ) -> dict[str, TaskBatch]:
+        """The student's own preparation of the views, with labels and soft labels beside it."""
+        batches = {}
+        for name, views in step_views.items():
+            hard_labels = self.rows[name].visible_labels[views.sample_ids]
+            targets = soft_targets.get(name)
+            batches[name] = TaskBatch(
+                inputs={key: value.to(device) for key, value in self.preparers[name](views).items()},
+                hard_labels=torch.from_numpy(hard_labels).to(device),
+                teacher_logits=None if targets is None else torch.from_numpy(targets.fused()).to(device),
+                num_rows=counts[name][0],
+                num_labelled=counts[name][1],
+            )
+        return batches

@@ -1,0 +1,73 @@
+"""What a run resumes from: one file, replaced atomically, beside the best student so far."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raydistill.errors import RaydistillError
+
+LATEST, BEST = "latest.pt", "best.pt"
+
+
+@dataclass
+class TrainingState:
+    """Where a student's training stands after `step` optimizer steps.
+
+    There is no scheduler, sampler or random state to carry: the learning rate, the rows, their views and the
+    dropout masks of a step are functions of (seed, step) alone.
+    """
+
+    step: int = 0
+    model: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    best_score: float = float("-inf")
+    best_step: int = 0
+    wall_s: float = 0.0
+    student_samples: int = 0
+    teacher_samples: int = 0
+    teacher_samples_cached: int = 0
+    teacher_busy_s: float = 0.0
+
+
+def save_atomically(value: Any, path: Path) -> None:
+    """Write beside `path`, then rename: a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        torch.save(value, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        # torch reports a full disk as a RuntimeError of its zip writer.
+        free = os.statvfs(path.parent).f_bavail * os.statvfs(path.parent).f_frsize
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error) and "write" not in str(error):
+            raise
+        raise RaydistillError(
+            f"cannot write the checkpoint {path} ({free >> 20} MiB free there): "
+            f"{str(error).splitlines()[0]}; free some space and run the same command to go on"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_state(state: TrainingState, folder: Path) -> None:
+    """Replace the folder's latest checkpoint."""
+    save_atomically(vars(state), folder / LATEST)
+
+
+def load_state(folder: Path) -> TrainingState | None:
+    """The latest checkpoint; None where there is none. A torn one is an error that names the file."""
+    path = folder / LATEST
+    if not path.is_file():
+        return None
+    try:
+        return TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises many kinds for a damaged file; each means the same to the user
+        raise RaydistillError(
+            f"the checkpoint {path} cannot be read ({type(error).__name__}); delete it or run with --again to start over"
+        ) from error

@@ -1,0 +1,73 @@
+"""Which rows a micro-batch takes: a pure function of (seed, task, step), so that a resumed run needs no state."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows of one task for one micro-step, over all ranks, and the view that they are seen in."""
+
+    rows: NDArray[np.int64]
+    view: int
+
+    def of_rank(self, rank: int, num_ranks: int) -> NDArray[np.int64]:
+        """The contiguous part of one rank."""
+        return np.array_split(self.rows, num_ranks)[rank]
+
+
+class TaskSampler:
+    """Shuffled epochs over a task's rows; each epoch shows the next augmented view.
+
+    Args:
+        seed: the run's.
+        task: its name, so that tasks are shuffled apart.
+        rows: the rows that may be drawn (all, or those with a label).
+        global_batch_size: rows of one micro-step over all ranks.
+        num_views: how many augmented views a row has; 0 = the plain view always.
+    """
+
+    def __init__(
+        self, seed: int, task: str, rows: NDArray[np.int64], global_batch_size: int, num_views: int
+    ) -> None:
+        self.rows = rows
+        self.global_batch_size = global_batch_size
+        self.num_views = num_views
+        self.steps_per_epoch = max(1, len(rows) // global_batch_size)
+        self._entropy = int.from_bytes(hashlib.sha256(f"{seed}/{task}".encode()).digest()[:8], "big")
+        self._shuffled = lru_cache(maxsize=2)(self._shuffle)
+
+    def _shuffle(self, epoch: int) -> NDArray[np.int64]:
+        generator = np.random.default_rng([self._entropy, epoch])
+        # A set smaller than one batch is repeated within it.
+        repeats = -(-self.global_batch_size // len(self.rows))
+        return np.concatenate([generator.permutation(self.rows) for _ in range(repeats)])
+
+    def micro_batch(self, micro_step: int) -> MicroBatch:
+        """The rows of micro-step 0, 1, 2, …"""
+        epoch, position = divmod(micro_step, self.steps_per_epoch)
+        start = position * self.global_batch_size
+        rows = self._shuffled(epoch)[start : start + self.global_batch_size]
+        return MicroBatch(rows, 1 + epoch % self.num_views if self.num_views else 0)
+
+
+def labelled_rows(labels: NDArray[np.int64], fraction: float, task: str, seed: int) -> NDArray[np.int64]:
+    """The training rows whose label the student sees: `fraction` of the labelled ones, drawn by seed, sorted.
+
+    At least one row of every class stays, so that the student alone can know that the class exists.
+    """
+    candidates = np.flatnonzero(labels >= 0)
+    if fraction >= 1.0:
+        return candidates
+    entropy = int.from_bytes(hashlib.sha256(f"labels/{task}".encode()).digest()[:8], "big")
+    order = np.random.default_rng([entropy, seed]).permutation(candidates)
+    kept = order[: max(1, round(fraction * len(order)))]
+    missing = np.setdiff1d(np.unique(labels[candidates]), labels[kept])
+    firsts = [order[labels[order] == label][0] for label in missing]
+    return np.sort(np.concatenate([kept, np.array(firsts, dtype=kept.dtype)]))

@@ -1,0 +1,75 @@
+"""The lines that matter: what the student learns from one micro-batch of every task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from raydistill.tasks import Task
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """One task's part of a micro-batch, on the student's device.
+
+    `hard_labels` [batch] int64, −1 where the student may not see one. `teacher_logits` [batch, num_classes], or
+    None for a student alone. The counts are those of the whole optimizer step: all micro-batches, all ranks.
+    """
+
+    inputs: dict[str, Tensor]
+    hard_labels: Tensor
+    teacher_logits: Tensor | None
+    num_rows: int
+    num_labelled: int
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much the labels, and each task, count for."""
+
+    temperature: float
+    hard_weight: float
+    task_weights: Mapping[str, float]
+
+
+def distillation_loss(
+    student: nn.Module, tasks: Mapping[str, Task], batches: Mapping[str, TaskBatch], weights: Weights
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """This micro-batch's share of
+
+        total = Σ_task  w_task · [ hard_weight · hard_loss + (1 − hard_weight) · soft_loss ]
+
+    with soft_loss = T² KL(teacher ‖ student) at temperature T, averaged over all rows of the step, and hard_loss
+    the cross-entropy averaged over its labelled rows. A task without teacher logits has its hard loss alone.
+
+    Returns:
+        The scalar to call `backward` on, and detached scalars for the log: no host sync here.
+    """
+    outputs = student({name: batch.inputs for name, batch in batches.items()})
+    total_loss = torch.zeros((), device=next(student.parameters()).device)
+    metrics: dict[str, Tensor] = {}
+    for name, batch in batches.items():
+        task, output = tasks[name], outputs[name]
+        # Global counts: per-rank means would up-weight the labels of ranks that happen to see few.
+        hard_loss = task.hard_loss(output, batch.hard_labels) / max(1, batch.num_labelled)
+        task_loss = hard_loss
+        if batch.teacher_logits is not None:
+            soft_loss = task.soft_loss(output, batch.teacher_logits, weights.temperature) / batch.num_rows
+            task_loss = weights.hard_weight * hard_loss + (1.0 - weights.hard_weight) * soft_loss
+            metrics[f"{name}/soft_loss"] = soft_loss.detach()
+        total_loss = total_loss + weights.task_weights.get(name, 1.0) * task_loss
+        metrics[f"{name}/hard_loss"] = hard_loss.detach()
+    metrics["total_loss"] = total_loss.detach()
+    return total_loss, metrics
+
+
+def learning_rate_at(step: int, peak: float, num_steps: int, warmup_fraction: float) -> float:
+    """Linear warm-up, then a half cosine to zero (Loshchilov & Hutter 2017): a pure function of the step."""
+    warmup = max(1, round(warmup_fraction * num_steps))
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, num_steps - warmup)
+    return peak * 0.5 * (1.0 + float(torch.cos(torch.tensor(progress * torch.pi))))
