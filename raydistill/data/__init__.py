@@ -1,0 +1,1 @@
+"""Data sets and views: sources, the prepared table, deterministic augmentation, each model's own preparation."""

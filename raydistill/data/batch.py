@@ -1,0 +1,36 @@
+"""What travels between the data, the teachers and the student: rows as pixels, words or sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raydistill.config.models import Domain
+
+Inputs = NDArray[np.uint8] | list[str] | list[NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class ViewBatch:
+    """One view of some rows, before any model prepares it in its own way.
+
+    Attributes:
+        inputs: vision: uint8 [batch, height, width, channels]; text: strings; speech: float32 [num_samples] each,
+            in −1…1.
+        labels: int64 [batch], −1 = none.
+        sample_ids: int64 [batch], the rows in their split.
+        view: 0 = plain; k ≥ 1 = the k-th augmented view.
+        sample_rate: Hz, speech only.
+    """
+
+    domain: Domain
+    inputs: Inputs
+    labels: NDArray[np.int64]
+    sample_ids: NDArray[np.int64]
+    view: int
+    sample_rate: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)

@@ -1,0 +1,126 @@
+"""A task's data, ready: three splits that give views of rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from raydistill.config.models import DataConfig, Domain, TaskConfig
+from raydistill.data import table, views
+from raydistill.data.batch import Inputs, ViewBatch
+from raydistill.data.sources import open_source
+
+# Everything else decides the table's content; these only decide how a view is cut from it.
+VIEW_FIELDS = {"augment", "num_views", "max_bad_fraction"}
+
+
+class Split:
+    """A memory-mapped table of prepared rows.
+
+    Attributes:
+        labels: int64 [num_rows], −1 = none.
+        fingerprint: of the content and of how views are made: part of a soft label's key.
+    """
+
+    def __init__(self, name: str, domain: Domain, config: DataConfig, rows: pa.Table, digest: str) -> None:
+        self.name, self.domain, self.config = name, domain, config
+        self.labels: NDArray[np.int64] = rows["label"].to_numpy()
+        self._values = rows["value"].combine_chunks()
+        if isinstance(self._values, pa.ChunkedArray):
+            self._values = self._values.chunk(0)
+        view = [1, domain, config.augment, config.image_size, config.grayscale, config.sample_rate]
+        self.fingerprint = hashlib.sha256(json.dumps([digest, view]).encode()).hexdigest()
+        if domain == "vision":
+            channels = 1 if config.grayscale else 3
+            data = np.frombuffer(self._values.buffers()[2], np.uint8)
+            shape = (len(rows), config.image_size, config.image_size, channels)
+            self._pixels = data[: int(np.prod(shape))].reshape(shape)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def views(self, indices: Sequence[int] | NDArray[np.int64], view: int = 0) -> ViewBatch:
+        """The given rows, plain (view 0) or augmented: the same pixels, words or sound for the same arguments."""
+        ids = np.asarray(indices, dtype=np.int64)
+        seeds = views.sample_seeds(view, ids)
+        inputs: Inputs
+        if self.domain == "vision":
+            inputs = self._pixels[ids]
+            if view:
+                inputs = views.image_views(inputs, seeds)
+        elif self.domain == "text":
+            inputs = [views.text_view(text) for text in self._values.take(ids).to_pylist()]
+        else:
+            inputs = []
+            for row, seed in zip(ids, seeds, strict=True):
+                samples = np.frombuffer(self._values[int(row)].as_buffer(), np.int16)
+                waveform = samples.astype(np.float32) / np.float32(32768.0)
+                inputs.append(views.speech_view(waveform, seed, self.config.sample_rate) if view else waveform)
+        rate = self.config.sample_rate if self.domain == "speech" else None
+        return ViewBatch(self.domain, inputs, self.labels[ids], ids, view, rate)
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The three splits of one task.
+
+    Attributes:
+        label_names: in the order of the student's head.
+        skipped: one readable line for each row that could not be used.
+        fingerprint: of all three splits.
+    """
+
+    name: str
+    domain: Domain
+    label_names: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    skipped: tuple[str, ...]
+    settings: DataConfig
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any row, label or view setting."""
+        parts = [self.train.fingerprint, self.validation.fingerprint, self.test.fingerprint, *self.label_names]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def load_task_data(
+    name: str, task: TaskConfig, cache_dir: Path, progress: Callable[[str], None] = lambda message: None
+) -> TaskData:
+    """A task's data from the cache; fetched, checked and prepared first where it is not there.
+
+    Args:
+        name: the task's.
+        task: its config.
+        cache_dir: raw packages and prepared tables lie below it.
+        progress: hears what is being done.
+
+    Raises:
+        DataError: missing, corrupt beyond `max_bad_fraction`, an empty split, cannot be fetched or written.
+    """
+    config = task.data
+    raw = open_source(name, task, cache_dir, progress)
+    settings = config.model_dump(exclude=VIEW_FIELDS)
+    key = json.dumps([table.FORMAT, task.domain, settings, raw.identity], sort_keys=True)
+    folder = cache_dir / "data" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not folder.exists():
+                table.prepare(name, task.domain, config, raw, folder, lambda text: progress(f"{name}: {text}"))
+    tables, meta = table.read(folder)
+    splits = {
+        split: Split(split, task.domain, config, tables[split], meta["digests"][split]) for split in table.SPLITS
+    }
+    labels, skipped = tuple(meta["label_names"]), tuple(meta["skipped"])
+    return TaskData(name, task.domain, labels, **splits, skipped=skipped, settings=config)

