@@ -1,0 +1,1 @@
+"""What teachers say, where it comes from, and where it is kept."""

@@ -1,0 +1,1 @@
+"""Experts: loaded strictly, measured before they are believed, hosted by Ray actors."""

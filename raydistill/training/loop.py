@@ -17,7 +17,7 @@ from raydistill.training.batches import BatchMaker, plan_rows
 from raydistill.training.checkpoint import BEST, TrainingState, load_state, save_atomically, save_state
 from raydistill.training.metrics_log import MetricsLog
 from raydistill.training.plan import TrainingPlan
-from raydistill.training.precision import use_bf16
+from raydistill.precision import use_bf16
 from raydistill.training.step import Weights, distillation_loss, learning_rate_at
 from raydistill.training.validation import validate
 

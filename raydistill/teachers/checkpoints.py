@@ -1,0 +1,139 @@
+"""A teacher's weights on disk: where they are, saved whole, loaded strictly, labels matched by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from raydistill.config.models import Config
+from raydistill.data.preparing import TextPreparer
+from raydistill.errors import TeacherError
+from raydistill.teachers.models import Network
+
+WEIGHTS, CARD = "model.safetensors", "teacher.json"
+
+
+def teacher_folder(config: Config, name: str) -> Path:
+    """The teacher's checkpoint: the one that the config names, or its place in the cache."""
+    teacher = config.teachers[name]
+    if teacher.checkpoint is not None:
+        return Path(teacher.checkpoint).expanduser()
+    # Whatever changes the weights; not where it runs or how it is asked.
+    recipe = teacher.model_dump(
+        include={"task", "loader", "model", "options", "train", "image_size", "image_mean", "image_std",
+                 "sample_rate", "max_length"}
+    )  # fmt: skip
+    data = config.tasks[teacher.task].data.model_dump()
+    digest = hashlib.sha256(json.dumps([recipe, data], sort_keys=True).encode()).hexdigest()[:12]
+    return Path(config.cache_dir).expanduser() / "teachers" / f"{name}-{digest}"
+
+
+def save_teacher(network: Network, folder: Path, card: dict[str, Any]) -> None:
+    """Write weights, card and whatever `transformers` needs; the folder appears whole or not at all."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        weights = {key: value.detach().cpu().contiguous() for key, value in network.module.state_dict().items()}
+        save_file(weights, temporary / WEIGHTS)
+        settings = getattr(network.module, "config", None)
+        if settings is not None and hasattr(settings, "save_pretrained"):
+            settings.id2label = dict(enumerate(card["label_names"]))
+            settings.label2id = {label: index for index, label in enumerate(card["label_names"])}
+            settings.save_pretrained(temporary)
+        if isinstance(network.prepare, TextPreparer):
+            network.prepare.tokenizer.save_pretrained(temporary)
+        (temporary / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+    except (OSError, SafetensorError) as error:
+        raise TeacherError(f"cannot write the teacher to {folder} ({error}); free some space or set cache_dir") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_weights(name: str, module: torch.nn.Module, path: Path) -> None:
+    """Strictly: a weight too few or too many is an error, never a silent random layer.
+
+    Args:
+        path: a safetensors file, or a folder with `model.safetensors`.
+    """
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        raise TeacherError(f"teacher {name!r}: no weights at {file}; set teachers.{name}.checkpoint or remove it to train")
+    try:
+        weights = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise TeacherError(f"teacher {name!r}: {file} is not a readable safetensors file ({error})") from error
+    own = module.state_dict()
+    if not set(weights) & set(own):
+        # Plain torchvision checkpoints have no wrapper's prefix.
+        weights = {f"network.{key}": value for key, value in weights.items()}
+    missing, unexpected = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
+    misshapen = [key for key in own if key in weights and own[key].shape != weights[key].shape]
+    problems = [
+        f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+        if keys
+    ]
+    if problems:
+        raise TeacherError(
+            f"teacher {name!r}: the weights in {file} do not fit {type(module).__name__}: {'; '.join(problems)}; "
+            f"check teachers.{name}.model and options"
+        )
+    module.load_state_dict(weights, strict=True)
+
+
+def checkpoint_labels(path: Path, stated: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The checkpoint's label order: its card's, its `config.json`'s, or the one that the config states."""
+    if stated is not None:
+        return stated
+    if path.is_dir() and (path / CARD).is_file():
+        return tuple(json.loads((path / CARD).read_text(encoding="utf-8"))["label_names"])
+    if path.is_dir() and (path / "config.json").is_file():
+        id2label = json.loads((path / "config.json").read_text(encoding="utf-8")).get("id2label")
+        if id2label:
+            return tuple(id2label[key] for key in sorted(id2label, key=int))
+    return None
+
+
+def match_labels(name: str, task: str, teacher_labels: tuple[str, ...] | None, task_labels: tuple[str, ...]) -> NDArray[np.int64]:
+    """Columns of the teacher's logits in the task's order.
+
+    Raises:
+        TeacherError: the names differ (both lists are shown), or the checkpoint does not tell its order.
+    """
+    if teacher_labels is None:
+        raise TeacherError(
+            f"teacher {name!r}: its checkpoint does not name its labels; state their order in teachers.{name}.label_names "
+            f"(task {task!r} has {list(task_labels)})"
+        )
+    if sorted(teacher_labels) != sorted(task_labels):
+        raise TeacherError(
+            f"teacher {name!r}: its labels {list(teacher_labels)} are not those of task {task!r} {list(task_labels)}; "
+            f"state the right names in teachers.{name}.label_names or tasks.{task}.data.label_names"
+        )
+    return np.array([teacher_labels.index(label) for label in task_labels], dtype=np.int64)
+
+
+def fingerprint(network: Network, columns: NDArray[np.int64], precision: str) -> str:
+    """SHA-256 of weights, preparation, label order and number format: the teacher's part of a soft label's key."""
+    digest = hashlib.sha256(columns.tobytes() + precision.encode())
+    prepare: Any = network.prepare
+    digest.update(json.dumps([type(prepare).__name__, prepare.to_json()], sort_keys=True).encode())
+    if isinstance(prepare, TextPreparer):
+        digest.update(json.dumps(prepare.tokenizer.get_vocab(), sort_keys=True).encode())
+    for key, value in sorted(network.module.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else str(value.item()).encode())
+    return digest.hexdigest()

@@ -1,0 +1,73 @@
+"""A teacher as a plain class: views in, raw logits out. No Ray here."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from raydistill.config.models import Config
+from raydistill.data.batch import ViewBatch
+from raydistill.data.dataset import Split
+from raydistill.teachers.checkpoints import checkpoint_labels, fingerprint, load_weights, match_labels, teacher_folder
+from raydistill.teachers.models import Network, build, count_parameters
+from raydistill.precision import use_bf16
+
+
+class Teacher:
+    """An expert in eval mode, whose columns are in the task's label order.
+
+    Attributes:
+        fingerprint: of weights, preparation, label order and number format.
+        num_parameters, size_bytes: of the weights.
+    """
+
+    def __init__(self, name: str, task: str, network: Network, columns: NDArray[np.int64], bf16: bool, batch_size: int) -> None:
+        self.name, self.task, self.network, self.columns = name, task, network, columns
+        self.bf16, self.batch_size = bf16, batch_size
+        self.network.module.eval()
+        self.num_parameters = count_parameters(network.module)
+        self.size_bytes = sum(value.numel() * value.element_size() for value in network.module.state_dict().values())
+        self.fingerprint = fingerprint(network, columns, "bf16" if bf16 else "fp32")
+
+    @torch.inference_mode()
+    def logits(self, views: ViewBatch) -> NDArray[np.float16]:
+        """Raw logits, float16 [batch, num_classes], in the task's label order."""
+        device = next(self.network.module.parameters()).device
+        prepared = {key: value.to(device) for key, value in self.network.prepare(views).items()}
+        cast = torch.autocast(device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+        with cast:
+            logits = self.network.logits(prepared).float().cpu().numpy()
+        ordered: NDArray[np.float16] = np.clip(logits[:, self.columns], -6e4, 6e4).astype(np.float16)
+        return ordered
+
+    def label_split(self, split: Split, view: int = 0) -> NDArray[np.float16]:
+        """Logits of every row of a split, in row order."""
+        starts = range(0, len(split), self.batch_size)
+        chunks = [np.arange(start, min(start + self.batch_size, len(split))) for start in starts]
+        return np.concatenate([self.logits(split.views(rows, view)) for rows in chunks])
+
+
+def load_teacher(config: Config, name: str, label_names: tuple[str, ...], device: str = "cpu") -> Teacher:
+    """The configured teacher with its checkpoint's weights.
+
+    Args:
+        label_names: the task's, in head order.
+        device: a torch device.
+
+    Raises:
+        TeacherError: no checkpoint, weights that do not fit, labels that do not match.
+    """
+    settings = config.teachers[name]
+    task = config.tasks[settings.task]
+    path: Path = teacher_folder(config, name)
+    own_folder = path if path.is_dir() and settings.loader == "transformers" else None
+    network = build(name, settings, task.domain, task.data, len(label_names), own_folder)
+    columns = match_labels(name, settings.task, checkpoint_labels(path, settings.label_names), label_names)
+    load_weights(name, network.module, path)
+    network.module.to(device)
+    bf16 = use_bf16(settings.precision, torch.device(device))
+    return Teacher(name, settings.task, network, columns, bf16, settings.batch_size)
