@@ -1,0 +1,143 @@
+"""Train or fine-tune one teacher; stopped half way, it goes on from its last evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from raydistill.config.models import TeachConfig
+from raydistill.data.dataset import TaskData
+from raydistill.errors import TeacherError
+from raydistill.precision import use_bf16
+from raydistill.teachers.models import Network
+
+STATE = "training.pt"
+Progress = Callable[[str], None]
+
+
+def fit(
+    name: str, network: Network, data: TaskData, config: TeachConfig, folder: Path, seed: int, progress: Progress
+) -> dict[str, Any]:
+    """Train on the labelled rows of the train split; the weights with the best validation accuracy stay.
+
+    Args:
+        folder: of the state that a stopped training resumes from.
+        progress: hears loss, samples/s and time left.
+
+    Returns:
+        validation_accuracy, seconds, samples.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module = network.module.to(device)
+    bf16 = use_bf16(config.precision, device)
+    rows = np.flatnonzero(data.train.labels >= 0)
+    num_steps = max(1, round(config.num_epochs * len(rows) / config.batch_size))
+    evaluate_every = max(1, min(num_steps, len(rows) // config.batch_size) // config.evaluations_per_epoch)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, total_steps=num_steps + 1, pct_start=max(config.warmup_fraction, 1e-3),
+        cycle_momentum=False,
+    )  # fmt: skip
+    state: dict[str, Any] = {"step": 0, "best": -1.0, "worse": 0, "seconds": 0.0}
+    path = folder / STATE
+    if path.is_file():
+        saved = torch.load(path, map_location=device, weights_only=True)
+        state = saved["state"]
+        module.load_state_dict(saved["module"])
+        optimizer.load_state_dict(saved["optimizer"])
+        schedule.load_state_dict(saved["schedule"])
+        best_weights = saved["best_weights"]
+        progress(f"goes on from step {state['step']}")
+    else:
+        best_weights = {}
+    began, seconds_before, first = time.monotonic(), state["seconds"], state["step"]
+    shuffled: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] = (-1, rows)
+    per_epoch = max(1, len(rows) // config.batch_size)
+    module.train()
+    while state["step"] < num_steps and state["worse"] < config.patience:
+        step = state["step"]
+        epoch, position = divmod(step, per_epoch)
+        if shuffled[0] != epoch:
+            shuffled = (epoch, np.random.default_rng([seed, epoch]).permutation(rows))
+        drawn = shuffled[1][position * config.batch_size : (position + 1) * config.batch_size]
+        views = data.train.views(drawn, 1 + epoch if data.settings.augment else 0)
+        torch.manual_seed(hash((seed, step)) & 0x7FFF_FFFF_FFFF_FFFF)
+        labels = torch.from_numpy(views.labels).to(device)
+        prepared = {key: value.to(device) for key, value in network.prepare(views).items()}
+        with torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
+            logits = network.logits(prepared)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+        loss.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        state["step"] = step + 1
+        if state["step"] % 10 == 0:
+            rate = (state["step"] - first) / (time.monotonic() - began)
+            left = (num_steps - state["step"]) / rate
+            progress(
+                f"step {state['step']}/{num_steps}, loss {loss.item():.3f}, {rate * config.batch_size:,.0f} samples/s, "
+                f"{left:.0f} s left"
+            )
+        if state["step"] % evaluate_every == 0 or state["step"] == num_steps:
+            accuracy = validation_accuracy(network, data, bf16)
+            better = accuracy > state["best"]
+            state["worse"] = 0 if better else state["worse"] + 1
+            if better:
+                state["best"] = accuracy
+                best_weights = {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
+            state["seconds"] = seconds_before + time.monotonic() - began
+            progress(f"step {state['step']}/{num_steps}, validation accuracy {accuracy:.3f}")
+            _save(path, {
+                "state": state, "module": module.state_dict(), "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(), "best_weights": best_weights,
+            })  # fmt: skip
+    module.load_state_dict(best_weights)
+    module.eval()
+    return {
+        "validation_accuracy": state["best"],
+        "seconds": state["seconds"],
+        "samples": state["step"] * config.batch_size,
+    }
+
+
+@torch.inference_mode()
+def validation_accuracy(network: Network, data: TaskData, bf16: bool, batch_size: int = 128) -> float:
+    """Share of the validation split's labelled rows that are answered right."""
+    module = network.module
+    device = next(module.parameters()).device
+    module.eval()
+    right = 0
+    rows = np.flatnonzero(data.validation.labels >= 0)
+    with torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
+        for start in range(0, len(rows), batch_size):
+            views = data.validation.views(rows[start : start + batch_size])
+            prepared = {key: value.to(device) for key, value in network.prepare(views).items()}
+            right += int((network.logits(prepared).argmax(dim=-1).cpu().numpy() == views.labels).sum())
+    module.train()
+    return right / len(rows)
+
+
+def _save(path: Path, value: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(value, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        raise TeacherError(
+            f"cannot write the teacher's training state to {path.parent} ({str(error).splitlines()[0]}); "
+            "free some space or set cache_dir"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,68 @@
+"""A teacher behind a Ray actor: a thin shell round the plain class."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from numpy.typing import NDArray
+
+from raydistill.config.models import Config, PlacementConfig
+from raydistill.data.batch import ViewBatch
+from raydistill.teachers.teacher import Teacher, load_teacher
+
+
+class TeacherReplica:
+    """Loads its teacher on the device that Ray gave it and answers whole micro-batches.
+
+    Replies are NumPy arrays: Ray reads those zero-copy, torch tensors ten times slower.
+    """
+
+    def __init__(self, config: Config, name: str, label_names: tuple[str, ...]) -> None:
+        settings = config.teachers[name]
+        device = "cuda" if settings.placement.num_gpus and torch.cuda.is_available() else "cpu"
+        # A fraction of a core is a promise to the scheduler, not a limit: the thread count is.
+        torch.set_num_threads(max(1, int(settings.placement.num_cpus) or (os.cpu_count() or 1)))
+        self.teacher: Teacher = load_teacher(config, name, label_names, device)
+
+    def describe(self) -> dict[str, Any]:
+        """Name, fingerprint, num_parameters, size_bytes, process id."""
+        teacher = self.teacher
+        return {
+            "name": teacher.name,
+            "fingerprint": teacher.fingerprint,
+            "num_parameters": teacher.num_parameters,
+            "size_bytes": teacher.size_bytes,
+            "pid": os.getpid(),
+        }
+
+    def label(self, views: ViewBatch) -> tuple[NDArray[np.float16], float]:
+        """Raw logits [batch, num_classes] in the task's label order, and the seconds that they took."""
+        began = time.perf_counter()
+        logits = self.teacher.logits(views)
+        return logits, time.perf_counter() - began
+
+
+def actor_options(placement: PlacementConfig) -> dict[str, Any]:
+    """What an actor asks of Ray. `max_restarts=0`: whoever asks decides what a death means."""
+    options: dict[str, Any] = {
+        "num_cpus": placement.num_cpus,
+        "num_gpus": placement.num_gpus,
+        "resources": placement.resources,
+        "max_restarts": 0,
+    }
+    if placement.label_selector:
+        options["label_selector"] = placement.label_selector
+    if placement.accelerator_type:
+        options["accelerator_type"] = placement.accelerator_type
+    return options
+
+
+def start_replica(config: Config, name: str, label_names: tuple[str, ...]) -> Any:
+    """The handle of a new actor; it loads in the background."""
+    actor = ray.remote(TeacherReplica).options(**actor_options(config.teachers[name].placement))
+    return actor.remote(config, name, label_names)
