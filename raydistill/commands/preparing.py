@@ -1,0 +1,58 @@
+"""What every command starts with: a config that is complete, and its data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raydistill.commands.progress import Progress
+from raydistill.config.models import Config
+from raydistill.data.dataset import TaskData, load_task_data
+from raydistill.errors import ConfigError
+
+
+def cache_folder(config: Config) -> Path:
+    """The cache, absolute.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    folder = Path(config.cache_dir).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cache_dir {folder} cannot be made: {error.strerror}; set cache_dir to a folder of yours") from error
+    return folder
+
+
+def check_complete(config: Config) -> None:
+    """Every task has a teacher.
+
+    Raises:
+        ConfigError: names those without.
+    """
+    orphans = [task for task in config.tasks if not config.teachers_of(task)]
+    if orphans:
+        taught = sorted({teacher.task for teacher in config.teachers.values()})
+        raise ConfigError(
+            f"task{'s' if len(orphans) > 1 else ''} {', '.join(map(repr, orphans))} without a teacher; teachers are "
+            f"configured for {taught}: add one under teachers"
+        )
+
+
+def load_data(config: Config, progress: Progress) -> dict[str, TaskData]:
+    """Every task's data; rows that were skipped are told, and listed by name in the log."""
+    cache = cache_folder(config)
+    data = {}
+    for name, task in config.tasks.items():
+        data[name] = load_task_data(name, task, cache, progress)
+        found = data[name]
+        unlabelled = int((found.train.labels < 0).sum())
+        progress.say(
+            f"data: {name}: {len(found.train):,} train"
+            + (f" ({unlabelled:,} unlabelled)" if unlabelled else "")
+            + f", {len(found.validation):,} validation, {len(found.test):,} test rows, {len(found.label_names)} classes"
+            + (f", {len(found.skipped)} rows skipped (see log.txt)" if found.skipped else "")
+        )
+        for line in found.skipped:
+            progress.note(f"skipped: {name}: {line}")
+    return data
