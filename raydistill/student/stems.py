@@ -22,11 +22,30 @@ def sinusoids(length: int, width: int, device: torch.device) -> Tensor:
     return table
 
 
-class ImageStem(nn.Module):
-    """Strided 3×3 convolutions down to one token per `patch_size`² pixels.
+class ConvUnit(nn.Module):
+    """x + conv(gelu(norm(conv(gelu(norm(x)))))): a pre-activation residual unit (He et al. 2016).
 
-    Early convolutions train faster and further than one linear patch projection (Xiao et al. 2021), and strides
-    from the first layer on keep them cheap.
+    Group norm, not batch norm: a rank's result must not depend on which rows the other ranks hold.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.GroupNorm(8, channels), nn.GELU(), nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.GroupNorm(8, channels), nn.GELU(), nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        )  # fmt: skip
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """grid [batch, channels, rows, columns], the same shape comes back."""
+        result: Tensor = grid + self.layers(grid)
+        return result
+
+
+class ImageStem(nn.Module):
+    """Strided 3×3 convolutions down to one token per `patch_size`² pixels, a residual unit after each.
+
+    Early convolutions train faster and further than one linear patch projection (Xiao et al. 2021), and a stride
+    in the very first layer keeps them cheap.
     """
 
     def __init__(self, num_channels: int, patch_size: int, width: int) -> None:
@@ -35,10 +54,10 @@ class ImageStem(nn.Module):
         layers: list[nn.Module] = []
         channels = num_channels
         for level in range(halvings):
-            wider = max(32, width // 2 ** (halvings - level))
-            layers += [nn.Conv2d(channels, wider, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(wider), nn.GELU()]
+            wider = max(32, width // 2 ** (halvings - level) // 8 * 8)
+            layers += [nn.Conv2d(channels, wider, 3, stride=2, padding=1, bias=False), ConvUnit(wider)]
             channels = wider
-        layers += [nn.Conv2d(channels, width, 3, padding=1)]
+        layers += [nn.GroupNorm(8, channels), nn.GELU(), nn.Conv2d(channels, width, 3, padding=1)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, pixel_values: Tensor) -> Tokens:

@@ -32,9 +32,19 @@ class Block(nn.Module):
             query, key, value, attn_mask=None if mask is None else mask[:, None, None, :]
         )
         attended = self.attention_out(attended.transpose(1, 2).reshape(batch, length, width))
-        tokens = tokens + F.dropout(attended, self.dropout, self.training)
+        tokens = tokens + self.drop_channels(attended)
         hidden = self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(tokens))))
-        return tokens + F.dropout(hidden, self.dropout, self.training)
+        return tokens + self.drop_channels(hidden)
+
+    def drop_channels(self, tokens: Tensor) -> Tensor:
+        """Dropout of whole channels of a row: one draw for all its tokens, so the random numbers cost next to nothing.
+
+        (Element by element they were a sixth of a training step on a CPU.)
+        """
+        if not self.training or not self.dropout:
+            return tokens
+        kept = F.dropout(tokens.new_ones(tokens.shape[0], 1, tokens.shape[2]), self.dropout)
+        return tokens * kept
 
 
 class Trunk(nn.Module):

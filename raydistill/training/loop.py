@@ -17,7 +17,7 @@ from raydistill.training.batches import BatchMaker, plan_rows
 from raydistill.training.checkpoint import BEST, TrainingState, load_state, save_atomically, save_state
 from raydistill.training.metrics_log import MetricsLog
 from raydistill.training.plan import TrainingPlan
-from raydistill.precision import use_bf16
+from raydistill.precision import autocast, use_bf16
 from raydistill.training.step import Weights, distillation_loss, learning_rate_at
 from raydistill.training.validation import validate
 
@@ -138,11 +138,6 @@ def no_sync(model: nn.Module, unless: bool) -> contextlib.AbstractContextManager
     if unless or not isinstance(model, nn.parallel.DistributedDataParallel):
         return contextlib.nullcontext()
     return model.no_sync()
-
-
-def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager[Any]:
-    """bfloat16 matrix products, or nothing."""
-    return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
 
 class Meter:

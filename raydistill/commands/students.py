@@ -1,0 +1,75 @@
+"""The student before its first step: shape, tokenizer, initial weights."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from raydistill.config.models import Config
+from raydistill.data.dataset import TaskData
+from raydistill.data.preparing import TextPreparer
+from raydistill.errors import ConfigError
+from raydistill.student.model import Student
+from raydistill.student.shape import student_shape
+from raydistill.student.stems import TextStem
+from raydistill.student.vocabulary import borrow_embeddings, find_tokenizer, train_tokenizer
+from raydistill.teachers.teacher import load_teacher
+
+
+def make_student(config: Config, data: dict[str, TaskData], seed: int, folder: Path) -> Student:
+    """The student that both arms of a seed start from, saved to `folder`.
+
+    Its weights are drawn by seed; its tokenizer is trained on the training texts, or found; its token embeddings
+    may be borrowed from a teacher.
+
+    Raises:
+        ConfigError: the shape does not fit together, or the tokenizer or the lender of embeddings does not exist.
+    """
+    label_names = {name: task.label_names for name, task in data.items()}
+    tokenizer = student_tokenizer(config, data)
+    shape = student_shape(config, label_names, len(tokenizer) if tokenizer else 0)
+    torch.manual_seed(seed)
+    student = Student(shape.to_json())
+    student.tokenizer = tokenizer
+    if config.student.embeddings_from and tokenizer:
+        _borrow(config, student, label_names)
+    shutil.rmtree(folder, ignore_errors=True)
+    student.save_pretrained(folder)
+    return student
+
+
+def student_tokenizer(config: Config, data: dict[str, TaskData]) -> PreTrainedTokenizerFast | None:
+    """None without a text task."""
+    tasks = [task for task in data.values() if task.domain == "text"]
+    if not tasks:
+        return None
+    if config.student.tokenizer != "train":
+        return find_tokenizer(config.student.tokenizer)
+
+    def texts() -> Iterator[str]:
+        for task in tasks:
+            for text in task.train.views(np.arange(len(task.train))).inputs:
+                assert isinstance(text, str)
+                yield text
+
+    return train_tokenizer(texts(), config.student.vocab_size)
+
+
+def _borrow(config: Config, student: Student, label_names: dict[str, tuple[str, ...]]) -> None:
+    lender = config.student.embeddings_from
+    assert lender is not None and student.tokenizer is not None
+    teacher = load_teacher(config, lender, label_names[config.teachers[lender].task])
+    find = getattr(teacher.network.module, "get_input_embeddings", None)
+    if find is None or not isinstance(teacher.network.prepare, TextPreparer):
+        raise ConfigError(
+            f"student.embeddings_from: teacher {lender!r} has no token embeddings; name a text teacher of loader "
+            "transformers, or leave it out"
+        )
+    stem = student.stems["text"]
+    assert isinstance(stem, TextStem)
+    borrow_embeddings(stem, student.tokenizer, teacher.network.prepare.tokenizer, find().weight.detach().cpu())
