@@ -6,13 +6,15 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from raydistill.config.models import Config
+from raydistill.config.models import Config, PlacementConfig
 from raydistill.errors import ConfigError
 
+Asker = tuple[str, PlacementConfig, int]  # where the config says it, what it says, how many times
 
-def needs_ray(config: Config, remote_teachers: bool) -> bool:
-    """Whether anything of the run is remote."""
-    return config.training.num_workers > 0 or (remote_teachers and bool(config.teachers))
+
+def needs_ray(config: Config) -> bool:
+    """Whether anything of a distillation is remote."""
+    return config.training.num_workers > 0 or config.distill.soft_labels != "local"
 
 
 @contextlib.contextmanager
@@ -50,20 +52,35 @@ def cluster(config: Config) -> Iterator[None]:
 
 
 def preflight(config: Config, remote_teachers: bool) -> None:
-    """Compare what the run asks of Ray with what the cluster has.
+    """Compare what a distillation asks of Ray, all at once, with what the cluster has.
 
-    Ray waits silently for what it can never schedule, so a run that cannot fit is refused here.
+    Raises:
+        ConfigError: see `_check_fit`.
+    """
+    askers: list[Asker] = []
+    if remote_teachers:
+        askers = [(f"teachers.{name}.placement", teacher.placement, 1) for name, teacher in config.teachers.items()]
+    if config.training.num_workers:
+        askers.append(("training.placement", config.training.placement, config.training.num_workers))
+    _check_fit(askers)
+
+
+def preflight_teach(config: Config, names: list[str]) -> None:
+    """The same for the training of teachers, of which one at a time must fit."""
+    for name in names:
+        train = config.teachers[name].train
+        assert train is not None
+        _check_fit([(f"teachers.{name}.train.placement", train.placement, 1)])
+
+
+def _check_fit(askers: list[Asker]) -> None:
+    """Ray waits silently for what it can never schedule, so what cannot fit is refused here.
 
     Raises:
         ConfigError: names the resource, who asks how much of it, and what there is.
     """
     import ray
 
-    askers = [(f"teachers.{name}.placement", teacher.placement, 1) for name, teacher in config.teachers.items()]
-    if not remote_teachers:
-        askers = []
-    if config.training.num_workers:
-        askers.append(("training.placement", config.training.placement, config.training.num_workers))
     wanted: dict[str, list[tuple[str, float]]] = {}
     for place, placement, count in askers:
         asked = {"CPU": placement.num_cpus, "GPU": placement.num_gpus, **placement.resources}

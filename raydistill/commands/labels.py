@@ -6,16 +6,16 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill.commands.experts import Experts
 from raydistill.commands.preparing import cache_folder
 from raydistill.commands.progress import Progress
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
-from raydistill.soft_labels.source import SoftTargetSource, TeacherCost
+from raydistill.soft_labels.source import TeacherCost
 from raydistill.soft_labels.store import LabelStore, StoredSource
 from raydistill.soft_labels.targets import fuse
 from raydistill.teachers.labelling import LabelJob, check_teacher, label_split, training_views
@@ -55,33 +55,28 @@ class Labels:
 def collect_labels(
     config: Config,
     data: dict[str, TaskData],
-    sources: dict[str, SoftTargetSource],
-    descriptions: dict[str, dict[str, Any]],
+    at_hand: Experts,
     progress: Progress,
     with_train: bool,
-    side_by_side: bool,
 ) -> Labels:
     """Ask all teachers; the plain views first, so that a teacher that knows nothing is found before the long part.
 
     Args:
-        sources: one a teacher, by name.
-        descriptions: by teacher, with its fingerprint.
         with_train: the training views too.
-        side_by_side: every teacher in a thread of its own: they run elsewhere, here is only waiting.
 
     Raises:
         TeacherError: at chance level, dead or silent. SoftLabelError: the store cannot be written.
     """
-    store = LabelStore(cache_folder(config) / "soft_labels", progress.say)
+    store = LabelStore(cache_folder(config) / "soft_labels", progress.event)
     labels, lock, costs = Labels(), threading.Lock(), []
 
     def ask(name: str, split: str, view: int) -> Logits:
         teacher = config.teachers[name]
         job = LabelJob(
-            name, descriptions[name]["fingerprint"], teacher.task, getattr(data[teacher.task], split), view,
+            name, at_hand.descriptions[name]["fingerprint"], teacher.task, getattr(data[teacher.task], split), view,
             teacher.batch_size,
         )  # fmt: skip
-        logits, cost = label_split(job, sources[name], store, progress)
+        logits, cost = label_split(job, at_hand.sources[name], store, progress)
         with lock:
             costs.append(cost)
         return logits
@@ -98,14 +93,14 @@ def collect_labels(
 
     def teach_on(name: str) -> None:
         task = config.teachers[name].task
-        for view in training_views(data[task].settings):
+        for view in training_views(config.tasks[task]):
             logits = ask(name, "train", view)
             with lock:
                 labels.train.setdefault(task, {}).setdefault(name, {})[view] = logits
 
-    _for_each(check, list(config.teachers), side_by_side)
+    _for_each(check, list(config.teachers), at_hand.remote)
     if with_train:
-        _for_each(teach_on, list(config.teachers), side_by_side)
+        _for_each(teach_on, list(config.teachers), at_hand.remote)
     # Threads finish in any order; sums of floats and the fused mean should not depend on it.
     for by_task in labels.plain.values():
         for task in by_task:
@@ -127,11 +122,12 @@ def total_cost(costs: list[TeacherCost]) -> TeacherCost:
     )
 
 
-def _for_each(work: Callable[[str], None], names: list[str], side_by_side: bool) -> None:
-    if not side_by_side:
+def _for_each(work: Callable[[str], None], names: list[str], remote: bool) -> None:
+    if not remote:
         for name in names:
             work(name)
         return
+    # They run elsewhere, here is only waiting: a thread each.
     pool = ThreadPoolExecutor(max_workers=max(1, len(names)))
     try:
         for future in [pool.submit(work, name) for name in names]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from raydistill.commands.progress import Progress
+from raydistill.config.loader import load_config
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData, load_task_data
 from raydistill.errors import ConfigError
+
+
+def as_config(source: Config | str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Config:
+    """A checked config from whatever a caller has of one: see `load_config`."""
+    if isinstance(source, Config):
+        source = source.model_dump(mode="json")
+    return load_config(source, overrides)
 
 
 def cache_folder(config: Config) -> Path:

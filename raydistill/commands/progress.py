@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 QUIET_S = 5.0  # between two lines of one phase where the output is not a terminal
 
@@ -21,6 +21,7 @@ class Progress:
         self._live = sys.stderr.isatty()
         self._shown_at = 0.0
         self._width = 0
+        self.events: list[dict[str, Any]] = []
         self._log: TextIO | None = None
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +39,11 @@ class Progress:
         print(line, file=sys.stderr, flush=True)
         self.note(message)
         self._shown_at = time.monotonic()
+
+    def event(self, message: str) -> None:
+        """A line that stays, and that the report tells too: something was resumed, lost or made again."""
+        self.events.append({"at_s": round(self.elapsed_s, 3), "what": message})
+        self.say(message)
 
     def note(self, message: str) -> None:
         """For the run's log alone."""
@@ -61,6 +67,12 @@ class Progress:
         if self._width:
             sys.stderr.write("\r" + " " * self._width + "\r")
             self._width = 0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End the live line and the log."""

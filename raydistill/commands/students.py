@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerFast
 
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
 from raydistill.data.preparing import TextPreparer
 from raydistill.errors import ConfigError
+from raydistill.evaluation.card import model_card
 from raydistill.student.model import Student
 from raydistill.student.shape import student_shape
 from raydistill.student.stems import TextStem
@@ -38,9 +42,32 @@ def make_student(config: Config, data: dict[str, TaskData], seed: int, folder: P
     student.tokenizer = tokenizer
     if config.student.embeddings_from and tokenizer:
         _borrow(config, student, label_names)
-    shutil.rmtree(folder, ignore_errors=True)
-    student.save_pretrained(folder)
+    _save(student, folder)
     return student
+
+
+def save_student(student: Student, folder: Path, report: dict[str, Any]) -> None:
+    """Write the finished student with its model card; the folder appears whole or not at all.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    _save(student, folder, model_card(report))
+
+
+def _save(student: Student, folder: Path, card: str | None = None) -> None:
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        student.save_pretrained(temporary)
+        if card is not None:
+            (temporary / "README.md").write_text(card, encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.replace(folder)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"cannot write the student to {folder} ({error}); free some space or choose another --out") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def student_tokenizer(config: Config, data: dict[str, TaskData]) -> PreTrainedTokenizerFast | None:

@@ -68,6 +68,11 @@ class TaskConfig(Frozen):
     domain: Domain
     data: DataConfig
 
+    @property
+    def num_views(self) -> int:
+        """Distinct augmented views of a training row; 0 = the plain one only (a text has no others)."""
+        return self.data.num_views if self.data.augment and self.domain != "text" else 0
+
 
 class PlacementConfig(Frozen):
     """What an actor or a worker asks of Ray. Fractions share scheduling, not memory."""
@@ -91,6 +96,7 @@ class TeachConfig(Frozen):
     evaluations_per_epoch: PositiveInt = 1
     patience: PositiveInt = Field(3, description="evaluations without a better one before it stops")
     precision: Precision = "auto"
+    placement: PlacementConfig = PlacementConfig()
 
 
 class TeacherConfig(Frozen):
@@ -181,6 +187,7 @@ class Config(Frozen):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
     seed: int = Field(0, ge=0)
+    num_seeds: PositiveInt = Field(1, description="students of each arm, of seeds `seed`, `seed` + 1, …")
     cache_dir: str = Field("~/.cache/raydistill", description="data sets, teachers and soft labels")
     tasks: dict[str, TaskConfig] = Field(min_length=1)
     teachers: dict[str, TeacherConfig] = {}
@@ -205,6 +212,11 @@ class Config(Frozen):
         if source is not None and source not in self.teachers:
             raise ValueError(f"student.embeddings_from is {source!r}; teachers are {sorted(self.teachers)}")
         return self
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """One pair of students, alone and distilled, for each."""
+        return tuple(range(self.seed, self.seed + self.num_seeds))
 
     def teachers_of(self, task: str) -> dict[str, TeacherConfig]:
         """The teachers of one task, by name."""

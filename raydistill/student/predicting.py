@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from raydistill.data.dataset import Split
+from raydistill.precision import autocast
 from raydistill.student.model import Student
 
 
@@ -23,8 +23,7 @@ def predict_split(
     was_training = student.training
     student.eval()
     logits = []
-    cast = torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
-    with cast:
+    with autocast(device, bf16):
         for start in range(0, len(split), batch_size):
             views = split.views(np.arange(start, min(start + batch_size, len(split))))
             prepared = {key: value.to(device) for key, value in prepare(views).items()}

@@ -44,6 +44,18 @@ class Task(Protocol):
         """Higher is better, 1 is perfect; rows without a label do not count."""
         ...
 
+    def row_scores(self, output: NDArray[Any], hard_labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What each labelled row adds to the metric, [num_labelled]: two models are compared row by row on these."""
+        ...
+
+    def details(self, output: NDArray[Any], hard_labels: NDArray[np.int64]) -> dict[str, float]:
+        """Other measures that the report shows, by name."""
+        ...
+
+    def agreement(self, output: NDArray[Any], teacher_output: NDArray[Any]) -> float:
+        """How often the student says what the teachers say, 0…1; no label is needed."""
+        ...
+
 
 def make_task(kind: str, name: str, domain: Domain, label_names: tuple[str, ...]) -> Task:
     """The task of one config section. A new kind is a file beside this one and an entry here."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -65,7 +66,28 @@ class Classification:
 
     def metric(self, output: NDArray[Any], hard_labels: NDArray[np.int64]) -> float:
         """Accuracy over the labelled rows; nan where none is labelled."""
+        scores = self.row_scores(output, hard_labels)
+        return float(scores.mean()) if len(scores) else float("nan")
+
+    def row_scores(self, output: NDArray[Any], hard_labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """1 for a labelled row that is answered right, else 0."""
         labelled = hard_labels != NO_LABEL
-        if not labelled.any():
-            return float("nan")
-        return float((output.argmax(axis=-1)[labelled] == hard_labels[labelled]).mean())
+        right: NDArray[np.float64] = (output.argmax(axis=-1)[labelled] == hard_labels[labelled]).astype(np.float64)
+        return right
+
+    def details(self, output: NDArray[Any], hard_labels: NDArray[np.int64]) -> dict[str, float]:
+        """macro_f1, and calibration_error: expected, over 15 bins of confidence (Guo et al. 2017)."""
+        from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_f1_score
+
+        labelled = hard_labels != NO_LABEL
+        probabilities = torch.from_numpy(output[labelled]).float().softmax(dim=-1)
+        target = torch.from_numpy(hard_labels[labelled])
+        num_classes = len(self.label_names)
+        return {
+            "macro_f1": float(multiclass_f1_score(probabilities, target, num_classes, average="macro")),
+            "calibration_error": float(multiclass_calibration_error(probabilities, target, num_classes, n_bins=15)),
+        }
+
+    def agreement(self, output: NDArray[Any], teacher_output: NDArray[Any]) -> float:
+        """Share of rows with the same likeliest class."""
+        return float((output.argmax(axis=-1) == teacher_output.argmax(axis=-1)).mean())

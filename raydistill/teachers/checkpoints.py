@@ -33,7 +33,9 @@ def teacher_folder(config: Config, name: str) -> Path:
         include={"task", "loader", "model", "options", "train", "image_size", "image_mean", "image_std",
                  "sample_rate", "max_length"}
     )  # fmt: skip
-    data = config.tasks[teacher.task].data.model_dump()
+    if teacher.train is not None:
+        recipe["train"].pop("placement")
+    data = config.tasks[teacher.task].data.model_dump(exclude={"num_views", "max_bad_fraction"})
     digest = hashlib.sha256(json.dumps([recipe, data], sort_keys=True).encode()).hexdigest()[:12]
     return Path(config.cache_dir).expanduser() / "teachers" / f"{name}-{digest}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from torch import nn
 from raydistill.config.models import TeachConfig
 from raydistill.data.dataset import TaskData
 from raydistill.errors import TeacherError
-from raydistill.precision import use_bf16
+from raydistill.precision import autocast, use_bf16
 from raydistill.teachers.models import Network
 
 STATE = "training.pt"
@@ -25,7 +24,7 @@ Progress = Callable[[str], None]
 
 
 def fit(
-    name: str, network: Network, data: TaskData, config: TeachConfig, folder: Path, seed: int, progress: Progress
+    network: Network, data: TaskData, config: TeachConfig, folder: Path, seed: int, progress: Progress
 ) -> dict[str, Any]:
     """Train on the labelled rows of the train split; the weights with the best validation accuracy stay.
 
@@ -73,7 +72,7 @@ def fit(
         torch.manual_seed(hash((seed, step)) & 0x7FFF_FFFF_FFFF_FFFF)
         labels = torch.from_numpy(views.labels).to(device)
         prepared = {key: value.to(device) for key, value in network.prepare(views).items()}
-        with torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
+        with autocast(device, bf16):
             logits = network.logits(prepared)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
         loss.backward()
@@ -119,7 +118,7 @@ def validation_accuracy(network: Network, data: TaskData, bf16: bool, batch_size
     module.eval()
     right = 0
     rows = np.flatnonzero(data.validation.labels >= 0)
-    with torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
+    with autocast(device, bf16):
         for start in range(0, len(rows), batch_size):
             views = data.validation.views(rows[start : start + batch_size])
             prepared = {key: value.to(device) for key, value in network.prepare(views).items()}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.config.models import DataConfig
+from raydistill.config.models import TaskConfig
 from raydistill.data.dataset import Split, TaskData
 from raydistill.errors import TeacherError
 from raydistill.soft_labels.source import SoftTargetSource, StepViews, TeacherCost
@@ -35,9 +35,9 @@ class LabelJob:
         return LabelKey(self.fingerprint, self.split.fingerprint, self.view)
 
 
-def training_views(data: DataConfig) -> list[int]:
-    """The views that training draws from."""
-    return list(range(1, data.num_views + 1)) if data.augment else [0]
+def training_views(task: TaskConfig) -> list[int]:
+    """The views that a distilled student draws from."""
+    return list(range(1, task.num_views + 1)) or [0]
 
 
 def label_split(

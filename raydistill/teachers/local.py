@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
+import torch
+
+from raydistill.config.models import Config
 from raydistill.soft_labels.source import StepViews, TeacherCost
 from raydistill.soft_labels.targets import SoftTargets
-from raydistill.teachers.teacher import Teacher
+from raydistill.teachers.teacher import Teacher, load_teacher
 
 
 class LocalSource:
@@ -18,7 +21,7 @@ class LocalSource:
     """
 
     def __init__(self, teachers: dict[str, Teacher]) -> None:
-        self._teachers = teachers
+        self.teachers = teachers
         self._samples, self._busy_s = 0, 0.0
 
     def stream(self, batches: Iterable[StepViews]) -> Iterator[tuple[StepViews, dict[str, SoftTargets]]]:
@@ -27,7 +30,7 @@ class LocalSource:
             targets = {}
             for task, views in step_views.items():
                 logits = {}
-                for name, teacher in self._teachers.items():
+                for name, teacher in self.teachers.items():
                     if teacher.task == task:
                         began = time.perf_counter()
                         logits[name] = teacher.logits(views)
@@ -43,3 +46,16 @@ class LocalSource:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def open_local(config: Config, label_names: dict[str, tuple[str, ...]]) -> LocalSource:
+    """Every configured teacher, loaded in this process, on its GPU where it asks for one and there is one.
+
+    Args:
+        label_names: by task.
+    """
+    teachers = {}
+    for name, settings in config.teachers.items():
+        device = "cuda" if settings.placement.num_gpus and torch.cuda.is_available() else "cpu"
+        teachers[name] = load_teacher(config, name, label_names[settings.task], device)
+    return LocalSource(teachers)

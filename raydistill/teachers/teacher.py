@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from raydistill.config.models import Config
 from raydistill.data.batch import ViewBatch
-from raydistill.data.dataset import Split
 from raydistill.teachers.checkpoints import checkpoint_labels, fingerprint, load_weights, match_labels, teacher_folder
 from raydistill.teachers.models import Network, build, count_parameters
-from raydistill.precision import use_bf16
+from raydistill.precision import autocast, use_bf16
+from raydistill.timing import median_ms
 
 
 class Teacher:
@@ -25,9 +25,9 @@ class Teacher:
         num_parameters, size_bytes: of the weights.
     """
 
-    def __init__(self, name: str, task: str, network: Network, columns: NDArray[np.int64], bf16: bool, batch_size: int) -> None:
+    def __init__(self, name: str, task: str, network: Network, columns: NDArray[np.int64], bf16: bool) -> None:
         self.name, self.task, self.network, self.columns = name, task, network, columns
-        self.bf16, self.batch_size = bf16, batch_size
+        self.bf16 = bf16
         self.network.module.eval()
         self.num_parameters = count_parameters(network.module)
         self.size_bytes = sum(value.numel() * value.element_size() for value in network.module.state_dict().values())
@@ -38,17 +38,23 @@ class Teacher:
         """Raw logits, float16 [batch, num_classes], in the task's label order."""
         device = next(self.network.module.parameters()).device
         prepared = {key: value.to(device) for key, value in self.network.prepare(views).items()}
-        cast = torch.autocast(device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
-        with cast:
+        with autocast(device, self.bf16):
             logits = self.network.logits(prepared).float().cpu().numpy()
         ordered: NDArray[np.float16] = np.clip(logits[:, self.columns], -6e4, 6e4).astype(np.float16)
         return ordered
 
-    def label_split(self, split: Split, view: int = 0) -> NDArray[np.float16]:
-        """Logits of every row of a split, in row order."""
-        starts = range(0, len(split), self.batch_size)
-        chunks = [np.arange(start, min(start + self.batch_size, len(split))) for start in starts]
-        return np.concatenate([self.logits(split.views(rows, view)) for rows in chunks])
+    def describe(self) -> dict[str, Any]:
+        """Name, fingerprint, num_parameters, size_bytes."""
+        return {
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "num_parameters": self.num_parameters,
+            "size_bytes": self.size_bytes,
+        }
+
+    def latency_ms(self, views: ViewBatch) -> float:
+        """Milliseconds a row, from view to logits, when all these rows come at once."""
+        return median_ms(lambda: self.logits(views)) / len(views)
 
 
 def load_teacher(config: Config, name: str, label_names: tuple[str, ...], device: str = "cpu") -> Teacher:
@@ -70,4 +76,4 @@ def load_teacher(config: Config, name: str, label_names: tuple[str, ...], device
     load_weights(name, network.module, path)
     network.module.to(device)
     bf16 = use_bf16(settings.precision, torch.device(device))
-    return Teacher(name, settings.task, network, columns, bf16, settings.batch_size)
+    return Teacher(name, settings.task, network, columns, bf16)

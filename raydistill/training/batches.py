@@ -30,7 +30,11 @@ class TaskRows:
 def plan_rows(
     config: Config, data: dict[str, TaskData], arm: Arm, seed: int, num_ranks: int
 ) -> dict[str, TaskRows]:
-    """By task: which rows this arm draws from, and which labels it sees. Both arms see the same labels."""
+    """By task: which rows this arm draws from, and which labels it sees. Both arms see the same labels.
+
+    `num_views` bounds what teachers are asked. The student alone asks nobody and gets a new view every epoch: a
+    baseline that is held back proves nothing.
+    """
     planned = {}
     for name, task in config.tasks.items():
         labels = data[name].train.labels
@@ -39,7 +43,7 @@ def plan_rows(
         visible[shown] = labels[shown]
         rows = shown if arm == "alone" else np.arange(len(labels))
         batch_size = config.training.task_batch_size.get(name, config.training.batch_size)
-        num_views = task.data.num_views if task.data.augment else 0
+        num_views = None if arm == "alone" and task.num_views else task.num_views
         planned[name] = TaskRows(TaskSampler(seed, name, rows, batch_size * num_ranks, num_views), visible)
     return planned
 

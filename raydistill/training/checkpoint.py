@@ -33,6 +33,7 @@ class TrainingState:
     teacher_samples: int = 0
     teacher_samples_cached: int = 0
     teacher_busy_s: float = 0.0
+    resumed_at: int = 0  # the step that the last process took over at
 
 
 def save_atomically(value: Any, path: Path) -> None:

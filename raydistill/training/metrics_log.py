@@ -9,46 +9,44 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-METRICS_FILE = "metrics.jsonl"
-
 
 class MetricsLog:
-    """Appends; after a resume, first drops the lines of steps that will be repeated.
+    """Appends to the run's one metrics file; after a resume, first drops the lines of steps that will be repeated.
 
     Args:
-        folder: of metrics.jsonl.
-        tensorboard: of the event files.
+        path: of metrics.jsonl, which all trainings of a run share.
+        run: this training's name, in every line of its own.
+        tensorboard: folder of the event files.
         resumed_step: the step that training goes on from.
         on_log: hears every line.
     """
 
     def __init__(
-        self, folder: Path, tensorboard: Path, resumed_step: int, on_log: Callable[[dict[str, Any]], None]
+        self, path: Path, run: str, tensorboard: Path, resumed_step: int, on_log: Callable[[dict[str, Any]], None]
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / METRICS_FILE
-        kept = [line for line in read_metrics(path) if line["step"] <= resumed_step]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in read_metrics(path) if line["run"] != run or line["step"] <= resumed_step]
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         temporary.replace(path)
+        self._run, self._on_log = run, on_log
         self._file = path.open("a", encoding="utf-8")
         self._writer = SummaryWriter(str(tensorboard), purge_step=resumed_step + 1)
-        self._on_log = on_log
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Losses and rates of a step."""
-        self._emit({"step": step, **values})
+        self._emit({"run": self._run, "step": step, **values})
 
     def write_validation(self, step: int, scores: dict[str, Any]) -> None:
         """Validation metrics by task, and retention."""
         flat = {f"validation/{task}": value for task, value in scores["validation"].items()}
-        self._emit({"step": step, **flat, "validation/retention": scores["retention"]})
+        self._emit({"run": self._run, "step": step, **flat, "validation/retention": scores["retention"]})
 
     def _emit(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         for name, value in line.items():
-            if name != "step":
+            if name not in ("run", "step"):
                 self._writer.add_scalar(name, value, line["step"])
         self._on_log(line)
 
@@ -58,13 +56,15 @@ class MetricsLog:
         self._writer.close()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics file; a last line cut short by a kill is left out."""
+def read_metrics(path: Path, run: str | None = None) -> list[dict[str, Any]]:
+    """The whole lines of a metrics file, of one training or of all; a line cut short by a kill is left out."""
     lines = []
     if path.is_file():
         for text in path.read_text(encoding="utf-8").splitlines():
             try:
-                lines.append(json.loads(text))
+                line = json.loads(text)
             except json.JSONDecodeError:
-                break
+                continue
+            if run is None or line["run"] == run:
+                lines.append(line)
     return lines

@@ -30,11 +30,11 @@ class TaskSampler:
         task: its name, so that tasks are shuffled apart.
         rows: the rows that may be drawn (all, or those with a label).
         global_batch_size: rows of one micro-step over all ranks.
-        num_views: how many augmented views a row has; 0 = the plain view always.
+        num_views: how many augmented views a row has; 0 = the plain view always, None = every epoch a new one.
     """
 
     def __init__(
-        self, seed: int, task: str, rows: NDArray[np.int64], global_batch_size: int, num_views: int
+        self, seed: int, task: str, rows: NDArray[np.int64], global_batch_size: int, num_views: int | None
     ) -> None:
         self.rows = rows
         self.global_batch_size = global_batch_size
@@ -54,6 +54,8 @@ class TaskSampler:
         epoch, position = divmod(micro_step, self.steps_per_epoch)
         start = position * self.global_batch_size
         rows = self._shuffled(epoch)[start : start + self.global_batch_size]
+        if self.num_views is None:
+            return MicroBatch(rows, 1 + epoch)
         return MicroBatch(rows, 1 + epoch % self.num_views if self.num_views else 0)
 
 

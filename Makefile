@@ -1,0 +1,24 @@
+# Everything from a fresh clone: each target makes the environment in .venv first, where it is not there yet.
+.PHONY: demo test lint bench environment
+READY := .venv/.ready
+
+demo: $(READY)
+	.venv/bin/raydistill distill demo
+
+test: lint
+	.venv/bin/python -m pytest
+
+lint: $(READY)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: $(READY)
+	.venv/bin/python benchmarks/student_step.py
+
+environment: $(READY)
+
+$(READY): pyproject.toml requirements.lock scripts/environment
+	scripts/environment
+	@touch $@

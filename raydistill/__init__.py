@@ -1,0 +1,57 @@
+"""Distil one small multi-task student from experts of several domains, on Ray.
+
+    import raydistill
+    result = raydistill.distill("demo")
+
+Importing the package loads neither torch nor ray: a command does, when it is called.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from raydistill.config.loader import load_config, recipes
+from raydistill.config.models import Config
+from raydistill.errors import ConfigError, DataError, RaydistillError, SoftLabelError, TeacherError
+
+if TYPE_CHECKING:
+    from raydistill.commands.distill import distill
+    from raydistill.commands.evaluate import evaluate
+    from raydistill.commands.label import label
+    from raydistill.commands.report import report
+    from raydistill.commands.teach import teach
+    from raydistill.student.model import Student
+
+__version__ = "0.1.0"
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataError",
+    "RaydistillError",
+    "SoftLabelError",
+    "Student",
+    "TeacherError",
+    "distill",
+    "evaluate",
+    "label",
+    "load_config",
+    "recipes",
+    "report",
+    "teach",
+]
+
+_LATER = {
+    "distill": "raydistill.commands.distill",
+    "evaluate": "raydistill.commands.evaluate",
+    "label": "raydistill.commands.label",
+    "report": "raydistill.commands.report",
+    "teach": "raydistill.commands.teach",
+    "Student": "raydistill.student.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)

@@ -1,0 +1,131 @@
+"""The command line: thin shells round the Python calls of `raydistill.commands`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+import raydistill
+from raydistill.errors import RaydistillError
+
+app = typer.Typer(
+    help="Distil one small multi-task student from experts of several domains, on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigArgument = Annotated[str, typer.Argument(help="a YAML config, or the name of a shipped recipe such as demo")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="overrides, such as distill.temperature=3")
+]
+Out = Annotated[Path | None, typer.Option(help="run folder; default runs/NAME with the config's name")]
+Run = Annotated[Path, typer.Argument(help="a run folder that `raydistill distill` wrote")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"raydistill {raydistill.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def teach(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    out: Out = None,
+    again: Annotated[bool, typer.Option("--again", help="train the cached teachers anew")] = False,
+) -> None:
+    """Train or fine-tune the teachers that have no checkpoint yet."""
+    raydistill.teach(config, overrides or (), out=out, again=again)
+
+
+@app.command()
+def label(config: ConfigArgument, overrides: Overrides = None, out: Out = None) -> None:
+    """Write every teacher's soft labels ahead of time."""
+    raydistill.label(config, overrides or (), out=out)
+
+
+@app.command()
+def distill(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    out: Out = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="students of each kind; short for num_seeds=N")] = None,
+    again: Annotated[bool, typer.Option("--again", help="start over, whatever the run folder holds")] = False,
+) -> None:
+    """Distil one student, and report before against after."""
+    words = [*(overrides or ()), *([f"num_seeds={seeds}"] if seeds is not None else [])]
+    raydistill.distill(config, words, out=out, again=again)
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    overrides: Overrides = None,
+    split: Annotated[str, typer.Option(help="train, validation or test")] = "test",
+    out: Annotated[Path | None, typer.Option(help="folder of evaluation.json; default: the run's own")] = None,
+) -> None:
+    """Evaluate a finished student again, on the same data or on new (tasks.NAME.data.path=…)."""
+    raydistill.evaluate(run, overrides or (), split=split, out=out)
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Print a run's report and draw its pictures again."""
+    raydistill.report(run)
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that come with the package; with `raydistill distill NAME` they run."""
+    for name in sorted(raydistill.recipes()):
+        typer.echo(f"{name:16}{' '.join(raydistill.load_config(name).description.split())}")
+
+
+def main() -> None:
+    """Entry point. Exit code 2 with one line for what the user can mend, 130 for Ctrl-C."""
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except RaydistillError as error:
+        _fail(str(error))
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except (KeyboardInterrupt, click.Abort):
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        _leave(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        _fail(f"cannot write {error.filename or ''}: {error.strerror}; free some space or choose another --out or cache_dir")
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    _leave(2)
+
+
+def _leave(code: int) -> None:
+    """At once: threads that still wait for a teacher have nothing to say any more."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""`raydistill distill`: experts in, one small student and an honest report out."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raydistill.commands.cluster import cluster, needs_ray
+from raydistill.commands.experts import Experts, experts
+from raydistill.commands.labels import Labels, collect_labels
+from raydistill.commands.preparing import as_config, check_complete, load_data
+from raydistill.commands.progress import Progress
+from raydistill.commands.report import draw
+from raydistill.commands.run_folder import RunFolder, open_run
+from raydistill.commands.students import make_student, save_student
+from raydistill.commands.teach import teach_missing
+from raydistill.config.models import Config
+from raydistill.data.dataset import TaskData
+from raydistill.evaluation.assemble import ArmResult, assemble_report
+from raydistill.evaluation.memory import PeakMemory
+from raydistill.evaluation.models import student_models, teacher_models
+from raydistill.soft_labels.source import SoftTargetSource, TeacherCost
+from raydistill.student.model import Student
+from raydistill.student.predicting import predict_split
+from raydistill.training.batches import plan_rows
+from raydistill.training.checkpoint import BEST
+from raydistill.training.launch import launch
+from raydistill.training.plan import ARMS, Arm, TrainingPlan
+
+OpenSource = Callable[[], SoftTargetSource]
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A finished run.
+
+    Attributes:
+        folder: of the run.
+        report: the content of report.json.
+    """
+
+    folder: Path
+    report: dict[str, Any]
+
+    def student(self) -> Student:
+        """The distilled student, in eval mode."""
+        return Student.from_pretrained(str(RunFolder(self.folder).student)).eval()
+
+
+def distill(
+    config: Config | str | Path | Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    out: str | Path | None = None,
+    again: bool = False,
+) -> Distilled:
+    """Distil one student from all teachers, train the same student alone, and compare both with the teachers.
+
+    Data, teachers and soft labels that are not in the cache yet are made first. A run that was stopped goes on
+    where it stood.
+
+    Args:
+        config: a config, a file of one, or the name of a shipped recipe.
+        overrides: `key=value` words, such as `distill.temperature=3`.
+        out: the run folder; default runs/NAME.
+        again: start over, whatever the run folder holds.
+
+    Raises:
+        ConfigError, DataError, TeacherError, SoftLabelError: see their docstrings; each is one line.
+    """
+    config = as_config(config, overrides)
+    check_complete(config)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(open_run(config, out, again))
+        progress = stack.enter_context(Progress(folder.log))
+        memory = stack.enter_context(PeakMemory())
+        data = load_data(config, progress)
+        if needs_ray(config):
+            stack.enter_context(cluster(config))
+        teach_missing(config, data, progress)
+        label_names = {name: task.label_names for name, task in data.items()}
+        with contextlib.ExitStack() as teaching:
+            at_hand = teaching.enter_context(experts(config, label_names, progress))
+            stored = config.distill.soft_labels == "stored"
+            labels = collect_labels(config, data, at_hand, progress, with_train=stored)
+            models = teacher_models(at_hand.descriptions, _ask_latency(config, at_hand, data))
+            if stored:
+                # They have said all that will be asked: their cores and memory are the student's now.
+                teaching.close()
+            open_source: OpenSource = labels.source if stored else at_hand.open_source
+            results = [
+                _train(config, data, folder, progress, labels, arm, seed, open_source)
+                for seed in config.seeds
+                for arm in ARMS
+            ]
+        progress.say("evaluating on the test split")
+        # Of several seeds, the student that validated best; test rows have no say.
+        best = max((result for result in results if result.arm == "distilled"), key=lambda result: result.best_score)
+        student = _load_best(folder.initial(best.seed), folder.arm("distilled", best.seed))
+        models |= student_models(student, data)
+        report = assemble_report(
+            config, data, labels.plain["test"], results, models, labels.cost,
+            seconds=progress.elapsed_s, peak_rss_bytes=memory.peak_bytes, events=progress.events, student_seed=best.seed,
+        )  # fmt: skip
+        save_student(student, folder.student, report)
+        draw(folder, report, config)
+        progress.say(f"the student is in {folder.student}")
+    return Distilled(folder.path, report)
+
+
+def _ask_latency(config: Config, at_hand: Experts, data: dict[str, TaskData]) -> Callable[[str, int], float]:
+    def ask(name: str, batch_size: int) -> float:
+        test = data[config.teachers[name].task].test
+        return at_hand.latency_ms(name, test.views(range(min(batch_size, len(test)))))
+
+    return ask
+
+
+def _train(
+    config: Config,
+    data: dict[str, TaskData],
+    folder: RunFolder,
+    progress: Progress,
+    labels: Labels,
+    arm: Arm,
+    seed: int,
+    open_source: OpenSource,
+) -> ArmResult:
+    initial = folder.initial(seed)
+    if not initial.exists():
+        make_student(config, data, seed, initial)
+    plan = TrainingPlan(
+        config=config,
+        arm=arm,
+        seed=seed,
+        initial_student=initial,
+        folder=folder.arm(arm, seed),
+        metrics=folder.metrics,
+        tensorboard=folder.tensorboard / f"{arm}-seed{seed}",
+        ensemble_accuracy=labels.ensemble_accuracy(data),
+        open_source=open_source if arm == "distilled" else None,
+    )
+    num_steps = config.training.num_steps
+
+    def show(line: dict[str, Any]) -> None:
+        if "total_loss" in line:
+            left = (num_steps - line["step"]) / max(1e-9, line["steps_per_s"])
+            progress(
+                f"student {arm}, seed {seed}: step {line['step']}/{num_steps}, loss {line['total_loss']:.3f}, "
+                f"{line['samples_per_s']:,.0f} samples/s, {left:.0f} s left"
+            )
+
+    state = launch(plan, data, show)
+    if state.resumed_at:
+        progress.event(f"student {arm}, seed {seed}: went on from step {state.resumed_at}")
+    progress.say(
+        f"student {arm}, seed {seed}: trained in {state.wall_s:.0f} s, best validation retention {state.best_score:.3f} "
+        f"at step {state.best_step}"
+    )
+    student = _load_best(initial, plan.folder)
+    shutil.rmtree(plan.folder / "ray_train", ignore_errors=True)
+    return ArmResult(
+        arm=arm,
+        seed=seed,
+        test_logits={name: predict_split(student, name, task.test) for name, task in data.items()},
+        num_labelled={name: int((rows.visible_labels >= 0).sum()) for name, rows in plan_rows(config, data, arm, seed, 1).items()},
+        curve=state.curve,
+        best_step=state.best_step,
+        best_score=state.best_score,
+        wall_s=state.wall_s,
+        student_samples=state.student_samples,
+        cost=TeacherCost(state.teacher_samples, state.teacher_samples_cached, state.teacher_busy_s),
+    )
+
+
+def _load_best(initial: Path, folder: Path) -> Student:
+    """An arm's student as it validated best."""
+    student = Student.from_pretrained(str(initial))
+    student.load_state_dict(torch.load(folder / BEST, map_location="cpu", weights_only=True))
+    return student.eval()

@@ -1,0 +1,94 @@
+"""`raydistill evaluate`: a finished student again, on the same data or on new."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from raydistill.commands.preparing import as_config, load_data
+from raydistill.commands.progress import Progress
+from raydistill.commands.run_folder import RunFolder, write_atomically
+from raydistill.data.dataset import Split, TaskData
+from raydistill.errors import ConfigError, DataError
+from raydistill.student.model import Student
+from raydistill.student.predicting import predict_split
+
+
+def evaluate(
+    run: str | Path, overrides: Iterable[str] = (), split: str = "test", out: str | Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """Measure a run's student and write evaluation.json.
+
+    Args:
+        run: folder of a finished run.
+        overrides: `key=value` words that change where the data comes from, such as `tasks.NAME.data.path=…`.
+        split: train, validation or test.
+        out: folder of evaluation.json; default: the run's.
+
+    Returns:
+        By task: metric, value, num_rows, and the task's details.
+
+    Raises:
+        ConfigError: no finished run there. DataError: the new data has labels that the student does not know.
+    """
+    folder = RunFolder(run)
+    config = as_config(folder.read_config(), overrides)
+    if not (folder.student / "model.safetensors").is_file():
+        raise ConfigError(f"the run {folder.path} has no student yet; run `raydistill distill` on its config.yaml")
+    if split not in ("train", "validation", "test"):
+        raise ConfigError(f"--split is {split!r}; choose train, validation or test")
+    student = Student.from_pretrained(str(folder.student)).eval()
+    strangers = sorted(set(config.tasks) ^ set(student.tasks))
+    if strangers:
+        raise ConfigError(f"tasks {strangers} differ from those of the student {sorted(student.tasks)}")
+    with Progress() as progress:
+        data = load_data(config, progress)
+        results = {}
+        for name, task in student.tasks.items():
+            progress.say(f"evaluating {name} on {split}")
+            rows: Split = getattr(data[name], split)
+            labels = _in_the_students_order(name, data[name], rows, task.label_names)
+            logits = predict_split(student, name, rows)
+            results[name] = {
+                "split": split,
+                "metric": task.metric_name,
+                "value": task.metric(logits, labels),
+                "num_rows": int((labels >= 0).sum()),
+                **task.details(logits, labels),
+            }
+    where = (Path(out) if out is not None else folder.path).expanduser().absolute()
+    where.mkdir(parents=True, exist_ok=True)
+    write_atomically(where / "evaluation.json", json.dumps(results, indent=1))
+    _print(results)
+    return results
+
+
+def _in_the_students_order(name: str, data: TaskData, rows: Split, label_names: tuple[str, ...]) -> NDArray[np.int64]:
+    """The rows' labels as positions in the student's head; new data may have fewer classes, in any order."""
+    unknown = [label for label in data.label_names if label not in label_names]
+    if unknown:
+        raise DataError(
+            f"task {name!r}: the data has labels {unknown} that the student does not know; it knows {list(label_names)}"
+        )
+    positions = np.array([*(label_names.index(label) for label in data.label_names), -1], dtype=np.int64)
+    return positions[rows.labels]
+
+
+def _print(results: dict[str, dict[str, Any]]) -> None:
+    table = Table()
+    details = [key for key in next(iter(results.values())) if key not in ("split", "metric", "value", "num_rows")]
+    for heading in ("task", "split", "rows", "metric", "value", *details):
+        table.add_column(heading.replace("_", " "))
+    for name, result in results.items():
+        table.add_row(
+            name, result["split"], f"{result['num_rows']:,}", result["metric"], f"{result['value']:.3f}",
+            *(f"{result[key]:.3f}" for key in details),
+        )  # fmt: skip
+    Console().print(table)

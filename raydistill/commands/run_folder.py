@@ -1,0 +1,155 @@
+"""The folder of one run: what lies where, whose it is, and whether to go on or to start over."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from raydistill.config.loader import dump_config, load_config
+from raydistill.config.models import Config
+from raydistill.errors import ConfigError
+
+# What may differ between two calls that mean the same run: where it runs, not what it computes.
+ELSEWHERE = {"ray", "cache_dir", "num_seeds"}
+
+
+class RunFolder:
+    """Paths of a run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.config = self.path / "config.yaml"
+        self.report = self.path / "report.json"
+        self.html = self.path / "report.html"
+        self.log = self.path / "log.txt"
+        self.metrics = self.path / "metrics.jsonl"
+        self.student = self.path / "student"
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+
+    def initial(self, seed: int) -> Path:
+        """The student that both arms of a seed start from."""
+        return self.checkpoints / f"initial-seed{seed}"
+
+    def arm(self, arm: str, seed: int) -> Path:
+        """The checkpoints of one training."""
+        return self.checkpoints / f"{arm}-seed{seed}"
+
+    def read_config(self) -> Config:
+        """The run's resolved config.
+
+        Raises:
+            ConfigError: this is not a run folder.
+        """
+        if not self.config.is_file():
+            raise ConfigError(f"{self.path} is not a run folder: it has no config.yaml; name one that `distill` wrote")
+        return load_config(self.config)
+
+    def read_report(self) -> dict[str, Any]:
+        """The content of report.json.
+
+        Raises:
+            ConfigError: the run has none, or not a whole one.
+        """
+        if not self.report.is_file():
+            self.read_config()
+            raise ConfigError(f"the run {self.path} is not finished: no report.json; run `raydistill distill` on its config.yaml")
+        try:
+            content: dict[str, Any] = json.loads(self.report.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{self.report} is not valid JSON ({error}); run `raydistill distill` again") from error
+        return content
+
+    def clear(self) -> None:
+        """Drop what an earlier run of the same config left."""
+        for folder in (self.checkpoints, self.tensorboard):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (self.report, self.html, self.metrics):
+            file.unlink(missing_ok=True)
+
+
+def run_path(config: Config, out: str | Path | None) -> Path:
+    """`--out`, or runs/NAME here."""
+    return Path(out) if out is not None else Path("runs") / config.name
+
+
+@contextlib.contextmanager
+def open_run(config: Config, out: str | Path | None, again: bool = False) -> Iterator[RunFolder]:
+    """The folder of a run, ours for as long as the block lasts.
+
+    An unfinished run of the same config goes on where it stopped; a finished one starts over, or, where only more
+    seeds are asked for, goes on with the new ones.
+
+    Args:
+        again: start over, whatever is there.
+
+    Raises:
+        ConfigError: the folder belongs to another config, to another process or to something else, or cannot be made.
+    """
+    folder = RunFolder(run_path(config, out))
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.path / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(f"another process is writing {folder.path}; wait for it, or choose another --out") from None
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder.path}: {error.strerror}; choose another --out") from error
+    try:
+        _claim(folder, config, again)
+        yield folder
+    finally:
+        lock.release()
+        (folder.path / ".lock").unlink(missing_ok=True)
+
+
+def _claim(folder: RunFolder, config: Config, again: bool) -> None:
+    if folder.config.is_file():
+        old = folder.read_config()
+        difference = _difference(old.model_dump(mode="json", exclude=ELSEWHERE), config.model_dump(mode="json", exclude=ELSEWHERE))
+        if difference and not again:
+            raise ConfigError(
+                f"{folder.path} holds a run of another config ({difference}); choose another name or --out, or replace "
+                "it with --again"
+            )
+        more_seeds = not difference and config.num_seeds > old.num_seeds
+        if again or (folder.report.is_file() and not more_seeds):
+            folder.clear()
+    elif any(entry.name not in (".lock", "log.txt") for entry in folder.path.iterdir()):
+        raise ConfigError(f"{folder.path} is not empty and not a run folder; choose another --out")
+    write_atomically(folder.config, dump_config(config))
+
+
+def _difference(old: Any, new: Any, place: str = "") -> str:
+    """The first place where two configs differ, with both values; empty where they are the same."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            found = _difference(old.get(key), new.get(key), f"{place}.{key}" if place else key)
+            if found:
+                return found
+        return ""
+    return "" if old == new else f"{place}: {json.dumps(old)} there, {json.dumps(new)} asked for"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The file appears whole or not at all.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}; free some space or choose another --out") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

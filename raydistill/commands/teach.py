@@ -1,0 +1,77 @@
+"""`raydistill teach`: train the teachers that have no checkpoint yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from raydistill.commands.cluster import cluster, preflight_teach
+from raydistill.commands.preparing import as_config, cache_folder, load_data
+from raydistill.commands.progress import Progress
+from raydistill.commands.run_folder import run_path, write_atomically
+from raydistill.config.models import Config
+from raydistill.data.dataset import TaskData
+from raydistill.teachers.checkpoints import CARD, teacher_folder
+from raydistill.teachers.teach import train_teacher, untrained
+
+
+def teach(
+    config: Config | str | Path | Mapping[str, Any],
+    overrides: Iterable[str] = (),
+    out: str | Path | None = None,
+    again: bool = False,
+) -> dict[str, Path]:
+    """Train or fine-tune every teacher without a checkpoint; a stopped training goes on from its last evaluation.
+
+    Args:
+        config: a config, a file of one, or the name of a shipped recipe.
+        overrides: `key=value` words.
+        out: folder of the log and of teachers.json; default runs/NAME. The teachers themselves lie in the cache,
+            where every run of the same teachers finds them.
+        again: train the cached ones anew.
+
+    Returns:
+        The checkpoint folders by teacher.
+    """
+    config = as_config(config, overrides)
+    folder = run_path(config, out).expanduser().absolute()
+    with Progress(folder / "log.txt") as progress:
+        teach_missing(config, load_data(config, progress), progress, again)
+        checkpoints = {name: teacher_folder(config, name) for name in config.teachers}
+        cards = {
+            name: {"checkpoint": str(path), **_card(path)} for name, path in checkpoints.items()
+        }
+        write_atomically(folder / "teachers.json", json.dumps(cards, indent=1))
+        for name, card in cards.items():
+            known = f", validation accuracy {card['validation_accuracy']:.3f}" if "validation_accuracy" in card else ""
+            progress.say(f"{name}: {card['checkpoint']}{known}")
+    return checkpoints
+
+
+def teach_missing(config: Config, data: dict[str, TaskData], progress: Progress, again: bool = False) -> None:
+    """One missing teacher is trained here; several, or any on a cluster, as Ray tasks side by side."""
+    names = untrained(config, again)
+    if not names:
+        return
+    progress.say(f"teachers: training {', '.join(names)}")
+
+    def say(text: str) -> None:
+        progress.say(f"teachers: {text}")
+
+    if len(names) == 1 and config.ray.address is None:
+        train_teacher(config, names[0], data[config.teachers[names[0]].task], progress, say)
+        return
+    cache_folder(config)
+    with cluster(config):
+        preflight_teach(config, names)
+        from raydistill.teachers.side_by_side import train_side_by_side
+
+        train_side_by_side(config, names, progress, say)
+
+
+def _card(path: Path) -> dict[str, Any]:
+    card = path / CARD
+    content: dict[str, Any] = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+    return content

@@ -1,0 +1,191 @@
+"""From predictions to report.json: every number that the report shows."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+
+from raydistill.config.models import Config
+from raydistill.data.dataset import TaskData
+from raydistill.soft_labels.source import TeacherCost
+from raydistill.soft_labels.targets import fuse
+from raydistill.tasks import Task, make_task
+
+PACKAGES = ("raydistill", "torch", "ray", "transformers", "torchvision", "torchaudio", "optuna")
+CLEAR = 2.0  # standard errors
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One trained student and what it says on the test rows.
+
+    Attributes:
+        arm: `alone` or `distilled`.
+        test_logits: by task: [num_test, num_classes], of the best checkpoint.
+        num_labelled: by task: training rows whose label it saw.
+        curve: validations in the order of steps.
+        best_score: validation retention at `best_step`.
+        cost: of the teachers, while it trained.
+    """
+
+    arm: str
+    seed: int
+    test_logits: dict[str, NDArray[np.float32]]
+    num_labelled: dict[str, int]
+    curve: list[dict[str, Any]]
+    best_step: int
+    best_score: float
+    wall_s: float
+    student_samples: int
+    cost: TeacherCost
+
+
+def assemble_report(
+    config: Config,
+    data: dict[str, TaskData],
+    teacher_logits: dict[str, dict[str, NDArray[np.float16]]],
+    results: list[ArmResult],
+    models: dict[str, dict[str, Any]],
+    labelling: TeacherCost,
+    *,
+    seconds: float,
+    peak_rss_bytes: int,
+    events: list[dict[str, Any]],
+    student_seed: int,
+) -> dict[str, Any]:
+    """The content of report.json.
+
+    Args:
+        teacher_logits: by task and teacher, on the test split.
+        results: one pair of arms for each seed.
+        labelling: what the teachers did before the students trained.
+        seconds: the command's wall clock.
+        student_seed: whose student is kept.
+    """
+    tasks = {
+        name: _task_report(
+            make_task(config.tasks[name].kind, name, task.domain, task.label_names), task, teacher_logits[name], results
+        )
+        for name, task in data.items()
+    }
+    costs = [labelling, *(result.cost for result in results)]
+    return {
+        "name": config.name,
+        "description": config.description,
+        "tasks": tasks,
+        "mean_retention": {
+            arm: statistics.mean(task[f"student_{arm}"] / task["ensemble"] for task in tasks.values())
+            for arm in ("alone", "distilled")
+        },
+        "models": models,
+        "cost": {
+            "wall_s": seconds,
+            "teacher_samples": sum(cost.samples for cost in costs),
+            "teacher_samples_cached": sum(cost.samples_cached for cost in costs),
+            "teacher_busy_s": sum(cost.busy_s for cost in costs),
+            "student_samples": sum(result.student_samples for result in results),
+            "training_s": {
+                arm: sum(result.wall_s for result in results if result.arm == arm) for arm in ("alone", "distilled")
+            },
+            "peak_rss_bytes": peak_rss_bytes,
+        },
+        "events": events,
+        "seeds": list(config.seeds),
+        "student_seed": student_seed,
+        "settings": {
+            "label_fraction": config.training.label_fraction,
+            "temperature": config.distill.temperature,
+            "hard_weight": config.distill.hard_weight,
+            "num_steps": config.training.num_steps,
+            "soft_labels": config.distill.soft_labels,
+        },
+        "curves": {f"{result.arm}-seed{result.seed}": result.curve for result in results},
+        "versions": _versions(),
+        "machine": machine(),
+    }
+
+
+def _task_report(
+    task: Task, data: TaskData, teacher_logits: dict[str, NDArray[np.float16]], results: list[ArmResult]
+) -> dict[str, Any]:
+    labels, fused = data.test.labels, fuse(list(teacher_logits.values()))
+    logits = {arm: [r.test_logits[task.name] for r in results if r.arm == arm] for arm in ("alone", "distilled")}
+
+    def mean(measure: Callable[[NDArray[Any]], float], arm: str) -> float:
+        return statistics.mean(measure(each) for each in logits[arm])
+
+    by_seed = {f"student_{arm}": [task.metric(each, labels) for each in logits[arm]] for arm in logits}
+    means = {student: statistics.mean(values) for student, values in by_seed.items()}
+    ensemble = task.metric(fused, labels)
+    report: dict[str, Any] = {
+        "metric": task.metric_name,
+        "domain": task.domain,
+        "label_names": list(task.label_names),
+        "num_train": len(data.train),
+        "num_labelled": results[0].num_labelled[task.name],
+        "num_test": int((labels >= 0).sum()),
+        "num_skipped": len(data.skipped),
+        "chance": task.chance,
+        "teachers": {name: task.metric(each, labels) for name, each in teacher_logits.items()},
+        "ensemble": ensemble,
+        **means,
+        "retention": means["student_distilled"] / ensemble,
+        "by_seed": by_seed,
+        "spread": {student: statistics.stdev(v) if len(v) > 1 else 0.0 for student, v in by_seed.items()},
+        "gain": _gain(task, labels, logits["alone"], logits["distilled"]),
+    }
+    for name in task.details(fused, labels):
+        report[name] = {
+            "ensemble": task.details(fused, labels)[name],
+            **{f"student_{arm}": mean(lambda each, n=name: task.details(each, labels)[n], arm) for arm in logits},  # type: ignore[misc]
+        }
+    report["agreement"] = {f"student_{arm}": mean(lambda each: task.agreement(each, fused), arm) for arm in logits}
+    return report
+
+
+def _gain(
+    task: Task, labels: NDArray[np.int64], alone: list[NDArray[Any]], distilled: list[NDArray[Any]]
+) -> dict[str, Any]:
+    """Distilled minus alone, and whether that is more than chance.
+
+    The standard error has two parts: of the test rows (paired, averaged over seeds), and of the seeds.
+    """
+    pairs = [
+        task.row_scores(after, labels) - task.row_scores(before, labels)
+        for before, after in zip(alone, distilled, strict=True)
+    ]
+    by_row, by_seed = np.mean(pairs, axis=0), [float(pair.mean()) for pair in pairs]
+    error = float(by_row.std() ** 2 / len(by_row)) ** 0.5
+    if len(by_seed) > 1:
+        error = (error**2 + statistics.variance(by_seed) / len(by_seed)) ** 0.5
+    gain = statistics.mean(by_seed)
+    verdict = "better" if gain > CLEAR * error else "worse" if gain < -CLEAR * error else "no clear difference"
+    return {"mean": gain, "standard_error": error, "verdict": verdict}
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+
+
+def machine() -> str:
+    """Processor, cores, memory and accelerator, in words."""
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{model}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {gpu}"

@@ -1,0 +1,85 @@
+"""The report as a table in the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_report(report: dict[str, Any], console: Console | None = None) -> None:
+    """Before and after, by task, and what it cost."""
+    console = console or Console()
+    console.print(before_after(report))
+    console.print(model_table(report))
+    for line in remarks(report):
+        console.print(line, highlight=False)
+
+
+def before_after(report: dict[str, Any]) -> Table:
+    """A row a task: teachers, the student alone, the student distilled."""
+    many = len(report["seeds"]) > 1
+    title = f"{report['name']}: before and after"
+    if many:
+        title += f" (mean ± standard deviation of {len(report['seeds'])} seeds)"
+    table = Table(title=title, title_justify="left")
+    for heading in ("task", "metric", "teachers", "student alone", "student distilled", "gain", "retention"):
+        table.add_column(heading, justify="left" if heading in ("task", "metric", "teachers") else "right")
+    for name, task in report["tasks"].items():
+        teachers = [f"{teacher} {value:.3f}" for teacher, value in task["teachers"].items()]
+        if len(teachers) > 1:
+            teachers.append(f"together {task['ensemble']:.3f}")
+        table.add_row(
+            name,
+            task["metric"],
+            "\n".join(teachers),
+            with_spread(task, "student_alone", many),
+            with_spread(task, "student_distilled", many),
+            f"{task['gain']['mean']:+.3f} ({task['gain']['verdict']})",
+            f"{task['retention']:.3f}",
+        )
+    return table
+
+
+def with_spread(task: dict[str, Any], student: str, many: bool) -> str:
+    """`0.812`, or `0.812 ± 0.004` over several seeds."""
+    return f"{task[student]:.3f} ± {task['spread'][student]:.3f}" if many else f"{task[student]:.3f}"
+
+
+def model_table(report: dict[str, Any]) -> Table:
+    """A row a model: size and speed."""
+    table = Table(title="models", title_justify="left")
+    for heading in ("model", "parameters", "MB", "ms a sample, batch 1", "batch 32"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for name, model in report["models"].items():
+        table.add_row(
+            name, f"{model['parameters']:,}", f"{model['bytes'] / 1e6:.1f}", f"{model['latency_ms']:.2f}",
+            f"{model['latency_ms_batch_32']:.2f}",
+        )  # fmt: skip
+    return table
+
+
+def remarks(report: dict[str, Any]) -> list[str]:
+    """What the numbers say, in sentences."""
+    retention, settings, cost = report["mean_retention"], report["settings"], report["cost"]
+    teachers = sum(model["parameters"] for name, model in report["models"].items() if name != "student")
+    ratio = teachers / report["models"]["student"]["parameters"]
+    lines = [
+        f"mean retention {retention['distilled']:.3f} distilled, {retention['alone']:.3f} alone; "
+        f"the teachers together have {ratio:.1f} times the student's parameters"
+    ]
+    if settings["label_fraction"] < 1:
+        lines.append(
+            f"labels are scarce here: both students see the labels of {settings['label_fraction']:.0%} of the labelled "
+            "training rows, the same ones; the teachers speak on all rows"
+        )
+    unclear = [name for name, task in report["tasks"].items() if task["gain"]["verdict"] != "better"]
+    if unclear:
+        lines.append(f"distilling is not clearly better than training alone on: {', '.join(unclear)}")
+    lines.append(
+        f"{cost['wall_s']:.0f} s in all; teachers computed {cost['teacher_samples']:,} rows in "
+        f"{cost['teacher_busy_s']:.0f} s, {cost['teacher_samples_cached']:,} came from the store; "
+        f"peak memory {cost['peak_rss_bytes'] / 2**30:.1f} GiB"
+    )
+    return lines
