@@ -65,12 +65,10 @@ def preflight(config: Config, remote_teachers: bool) -> None:
     _check_fit(askers)
 
 
-def preflight_teach(config: Config, names: list[str]) -> None:
+def preflight_teach(placed: dict[str, PlacementConfig]) -> None:
     """The same for the training of teachers, of which one at a time must fit."""
-    for name in names:
-        train = config.teachers[name].train
-        assert train is not None
-        _check_fit([(f"teachers.{name}.train.placement", train.placement, 1)])
+    for name, placement in placed.items():
+        _check_fit([(f"teachers.{name}.train.placement", placement, 1)])
 
 
 def _check_fit(askers: list[Asker]) -> None:

@@ -18,6 +18,7 @@ from raydistill.errors import ConfigError
 
 # What may differ between two calls that mean the same run: where it runs, not what it computes.
 ELSEWHERE = {"ray", "cache_dir", "num_seeds"}
+OURS = {".lock", "log.txt", "teachers.json"}  # what a folder may hold before its first distillation
 
 
 class RunFolder:
@@ -122,7 +123,7 @@ def _claim(folder: RunFolder, config: Config, again: bool) -> None:
         more_seeds = not difference and config.num_seeds > old.num_seeds
         if again or (folder.report.is_file() and not more_seeds):
             folder.clear()
-    elif any(entry.name not in (".lock", "log.txt") for entry in folder.path.iterdir()):
+    elif any(entry.name not in OURS for entry in folder.path.iterdir()):
         raise ConfigError(f"{folder.path} is not empty and not a run folder; choose another --out")
     write_atomically(folder.config, dump_config(config))
 

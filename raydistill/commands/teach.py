@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from raydistill.commands.cluster import cluster, preflight_teach
-from raydistill.commands.preparing import as_config, cache_folder, load_data
+from raydistill.commands.preparing import as_config, load_data
 from raydistill.commands.progress import Progress
 from raydistill.commands.run_folder import run_path, write_atomically
 from raydistill.config.models import Config
@@ -51,7 +52,7 @@ def teach(
 
 
 def teach_missing(config: Config, data: dict[str, TaskData], progress: Progress, again: bool = False) -> None:
-    """One missing teacher is trained here; several, or any on a cluster, as Ray tasks side by side."""
+    """Where there are cores for several at once, or a cluster, they are Ray tasks; else they train here in turn."""
     names = untrained(config, again)
     if not names:
         return
@@ -60,15 +61,21 @@ def teach_missing(config: Config, data: dict[str, TaskData], progress: Progress,
     def say(text: str) -> None:
         progress.say(f"teachers: {text}")
 
-    if len(names) == 1 and config.ray.address is None:
-        train_teacher(config, names[0], data[config.teachers[names[0]].task], progress, say)
+    placed_by_user = any(train is not None and train.placement for train in (config.teachers[n].train for n in names))
+    cores = config.ray.num_cpus or os.cpu_count() or 1
+    if config.ray.address is None and not placed_by_user and (len(names) == 1 or cores < 4):
+        for name in names:
+            train_teacher(config, name, data[config.teachers[name].task], progress, say)
         return
-    cache_folder(config)
     with cluster(config):
-        preflight_teach(config, names)
-        from raydistill.teachers.side_by_side import train_side_by_side
+        import ray
 
-        train_side_by_side(config, names, progress, say)
+        from raydistill.teachers.side_by_side import placements, train_side_by_side
+
+        there = ray.cluster_resources()
+        placed = placements(config, names, there.get("CPU", 0.0), there.get("GPU", 0.0))
+        preflight_teach(placed)
+        train_side_by_side(config, placed, progress, say)
 
 
 def _card(path: Path) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class TeachConfig(Frozen):
     evaluations_per_epoch: PositiveInt = 1
     patience: PositiveInt = Field(3, description="evaluations without a better one before it stops")
     precision: Precision = "auto"
-    placement: PlacementConfig = PlacementConfig()
+    placement: PlacementConfig | None = Field(None, description="default: an equal share of the cores; a GPU, if any")
 
 
 class TeacherConfig(Frozen):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 from filelock import FileLock
 from numpy.typing import NDArray
 
@@ -46,6 +47,14 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def lengths(self) -> NDArray[np.int64] | None:
+        """[num_rows] characters or samples; None for pictures, which are all alike."""
+        if self.domain == "vision":
+            return None
+        measure = pa.compute.utf8_length if self.domain == "text" else pa.compute.binary_length
+        return np.asarray(measure(self._values), dtype=np.int64)
 
     def views(self, indices: Sequence[int] | NDArray[np.int64], view: int = 0) -> ViewBatch:
         """The given rows, plain (view 0) or augmented: the same pixels, words or sound for the same arguments."""

@@ -30,11 +30,10 @@ def teacher_folder(config: Config, name: str) -> Path:
         return Path(teacher.checkpoint).expanduser()
     # Whatever changes the weights; not where it runs or how it is asked.
     recipe = teacher.model_dump(
-        include={"task", "loader", "model", "options", "train", "image_size", "image_mean", "image_std",
+        include={"task", "loader", "model", "options", "image_size", "image_mean", "image_std",
                  "sample_rate", "max_length"}
     )  # fmt: skip
-    if teacher.train is not None:
-        recipe["train"].pop("placement")
+    recipe["train"] = None if teacher.train is None else teacher.train.model_dump(exclude={"placement"})
     data = config.tasks[teacher.task].data.model_dump(exclude={"num_views", "max_bad_fraction"})
     digest = hashlib.sha256(json.dumps([recipe, data], sort_keys=True).encode()).hexdigest()[:12]
     return Path(config.cache_dir).expanduser() / "teachers" / f"{name}-{digest}"

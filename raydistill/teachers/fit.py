@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import nn
 
 from raydistill.config.models import TeachConfig
 from raydistill.data.dataset import TaskData
+from raydistill.data.ordering import shuffled_batches
 from raydistill.errors import TeacherError
 from raydistill.precision import autocast, use_bf16
 from raydistill.teachers.models import Network
@@ -59,16 +61,16 @@ def fit(
     else:
         best_weights = {}
     began, seconds_before, first = time.monotonic(), state["seconds"], state["step"]
-    shuffled: tuple[int, np.ndarray[Any, np.dtype[np.int64]]] = (-1, rows)
+    batches: tuple[int, list[NDArray[np.int64]]] = (-1, [])
     per_epoch = max(1, len(rows) // config.batch_size)
     module.train()
     while state["step"] < num_steps and state["worse"] < config.patience:
         step = state["step"]
         epoch, position = divmod(step, per_epoch)
-        if shuffled[0] != epoch:
-            shuffled = (epoch, np.random.default_rng([seed, epoch]).permutation(rows))
-        drawn = shuffled[1][position * config.batch_size : (position + 1) * config.batch_size]
-        views = data.train.views(drawn, 1 + epoch if data.settings.augment else 0)
+        if batches[0] != epoch:
+            generator = np.random.default_rng([seed, epoch])
+            batches = (epoch, shuffled_batches(rows, data.train.lengths, config.batch_size, generator))
+        views = data.train.views(batches[1][position], 1 + epoch if data.settings.augment else 0)
         torch.manual_seed(hash((seed, step)) & 0x7FFF_FFFF_FFFF_FFFF)
         labels = torch.from_numpy(views.labels).to(device)
         prepared = {key: value.to(device) for key, value in network.prepare(views).items()}

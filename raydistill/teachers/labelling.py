@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from raydistill.config.models import TaskConfig
 from raydistill.data.dataset import Split, TaskData
+from raydistill.data.ordering import sorted_batches
 from raydistill.errors import TeacherError
 from raydistill.soft_labels.source import SoftTargetSource, StepViews, TeacherCost
 from raydistill.soft_labels.store import LabelKey, LabelStore
@@ -52,9 +53,10 @@ def label_split(
     if known is not None:
         return known, TeacherCost(samples_cached=len(known))
 
+    chunks = sorted_batches(len(job.split), job.split.lengths, job.batch_size)
+
     def batches() -> Iterator[StepViews]:
-        for start in range(0, len(job.split), job.batch_size):
-            rows = np.arange(start, min(start + job.batch_size, len(job.split)))
+        for rows in chunks:
             yield {job.task: job.split.views(rows, job.view)}
 
     before, began = source.cost(), time.monotonic()
@@ -70,6 +72,7 @@ def label_split(
             f"{(len(job.split) - done) / rate:.0f} s left"
         )
     logits = np.concatenate(answers)
+    logits[np.concatenate(chunks)] = logits.copy()
     store.write(job.key, logits)
     after = source.cost()
     return logits, TeacherCost(after.samples - before.samples, 0, after.busy_s - before.busy_s)

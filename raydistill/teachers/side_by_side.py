@@ -10,7 +10,7 @@ import ray
 import torch
 from ray.exceptions import RayError, RayTaskError
 
-from raydistill.config.models import Config
+from raydistill.config.models import Config, PlacementConfig
 from raydistill.data.dataset import load_task_data
 from raydistill.errors import RaydistillError, TeacherError
 from raydistill.teachers.replica import placement_options
@@ -35,10 +35,23 @@ class Mailbox:
         return messages
 
 
-def _task(config: Config, name: str, mailbox: Any) -> None:
-    train = config.teachers[name].train
-    assert train is not None
-    torch.set_num_threads(max(1, int(train.placement.num_cpus)))
+def placements(config: Config, names: list[str], num_cpus: float, num_gpus: float) -> dict[str, PlacementConfig]:
+    """What each of these teachers takes while it trains: what the config says, or an equal share of the cores.
+
+    A share is two cores at least, where there are two: one alone would leave the slowest teacher crawling on it
+    while the others idle.
+
+    Args:
+        num_cpus, num_gpus: of the cluster.
+    """
+    share = min(num_cpus, max(2.0, num_cpus // len(names)))
+    equal = PlacementConfig(num_cpus=share, num_gpus=1.0 if num_gpus >= 1 else 0.0)
+    settings = {name: config.teachers[name].train for name in names}
+    return {name: (train and train.placement) or equal for name, train in settings.items()}
+
+
+def _task(config: Config, name: str, placement: PlacementConfig, mailbox: Any) -> None:
+    torch.set_num_threads(max(1, int(placement.num_cpus)))
     task = config.teachers[name].task
     data = load_task_data(task, config.tasks[task], Path(config.cache_dir).expanduser())
     train_teacher(
@@ -48,10 +61,11 @@ def _task(config: Config, name: str, mailbox: Any) -> None:
     )  # fmt: skip
 
 
-def train_side_by_side(config: Config, names: list[str], progress: Say, say: Say) -> None:
-    """Train the named teachers as Ray tasks and wait for all.
+def train_side_by_side(config: Config, placed: dict[str, PlacementConfig], progress: Say, say: Say) -> None:
+    """Train teachers as Ray tasks and wait for all.
 
     Args:
+        placed: by teacher, what it takes; `placements` proposes.
         progress: hears passing messages.
         say: hears those to keep.
 
@@ -61,12 +75,10 @@ def train_side_by_side(config: Config, names: list[str], progress: Say, say: Say
     mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
     pending = {}
     try:
-        for name in names:
-            train = config.teachers[name].train
-            assert train is not None
-            # A retry on our side would start from the last evaluation; so does the user's next call.
-            options = {**placement_options(train.placement), "max_retries": 0}
-            pending[ray.remote(_task).options(**options).remote(config, name, mailbox)] = name
+        for name, placement in placed.items():
+            # A retry would go on from the last evaluation; so does the user's next call, who then knows of it.
+            options = {**placement_options(placement), "max_retries": 0}
+            pending[ray.remote(_task).options(**options).remote(config, name, placement, mailbox)] = name
         while pending:
             finished, _ = ray.wait(list(pending), num_returns=1, timeout=0.5)
             for lasting, text in ray.get(mailbox.collect.remote(), timeout=60):
