@@ -112,7 +112,8 @@ def main() -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
-        _fail(f"cannot write {error.filename or ''}: {error.strerror}; free some space or choose another --out or cache_dir")
+        where = error.filename or "a file"
+        _fail(f"cannot write {where}: {error.strerror}; free some space or choose another --out or cache_dir")
 
 
 def _fail(message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 
@@ -34,11 +35,11 @@ def cluster(config: Config) -> Iterator[None]:
     settings = config.ray
     try:
         if settings.address:
-            ray.init(address=settings.address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
                 num_cpus=settings.num_cpus, num_gpus=settings.num_gpus, include_dashboard=False,
-                log_to_driver=False, logging_level="ERROR",
+                log_to_driver=False, logging_level=logging.ERROR,
             )  # fmt: skip
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigError(
@@ -95,9 +96,7 @@ def _check_fit(askers: list[Asker]) -> None:
                 "lower the placements or use a larger cluster (ray.address)"
             )
     for place, placement, _ in askers:
-        unmet = {
-            key: value for key, value in placement.label_selector.items() if not _some_node_has(key, value)
-        }
+        unmet = {key: value for key, value in placement.label_selector.items() if not _some_node_has(key, value)}
         if unmet:
             raise ConfigError(f"no node of the cluster has the labels {unmet} that {place}.label_selector asks for")
 

@@ -105,7 +105,8 @@ def distill(
         models |= student_models(student, data)
         report = assemble_report(
             config, data, labels.plain["test"], results, models, labels.cost,
-            seconds=progress.elapsed_s, peak_rss_bytes=memory.peak_bytes, events=progress.events, student_seed=best.seed,
+            seconds=progress.elapsed_s, peak_rss_bytes=memory.peak_bytes, events=progress.events,
+            student_seed=best.seed,
         )  # fmt: skip
         save_student(student, folder.student, report)
         draw(folder, report, config)
@@ -159,8 +160,8 @@ def _train(
     if state.resumed_at:
         progress.event(f"student {arm}, seed {seed}: went on from step {state.resumed_at}")
     progress.say(
-        f"student {arm}, seed {seed}: trained in {state.wall_s:.0f} s, best validation retention {state.best_score:.3f} "
-        f"at step {state.best_step}"
+        f"student {arm}, seed {seed}: trained in {state.wall_s:.0f} s, best validation retention "
+        f"{state.best_score:.3f} at step {state.best_step}"
     )
     student = _load_best(initial, plan.folder)
     shutil.rmtree(plan.folder / "ray_train", ignore_errors=True)
@@ -168,7 +169,9 @@ def _train(
         arm=arm,
         seed=seed,
         test_logits={name: predict_split(student, name, task.test) for name, task in data.items()},
-        num_labelled={name: int((rows.visible_labels >= 0).sum()) for name, rows in plan_rows(config, data, arm, seed, 1).items()},
+        num_labelled={
+            name: int((rows.visible_labels >= 0).sum()) for name, rows in plan_rows(config, data, arm, seed, 1).items()
+        },
         curve=state.curve,
         best_step=state.best_step,
         best_score=state.best_score,

@@ -33,6 +33,7 @@ def label(
             labels = collect_labels(config, data, at_hand, progress, with_train=True)
         cost = labels.cost
         progress.say(
-            f"soft labels: {cost.samples:,} computed in {cost.busy_s:.0f} s of teacher time, {cost.samples_cached:,} were there"
+            f"soft labels: {cost.samples:,} computed in {cost.busy_s:.0f} s of teacher time, "
+            f"{cost.samples_cached:,} were there"
         )
     return labels

@@ -35,7 +35,7 @@ class Labels:
 
     plain: dict[str, dict[str, dict[str, Logits]]] = field(default_factory=lambda: {"validation": {}, "test": {}})
     train: dict[str, dict[str, dict[int, Logits]]] = field(default_factory=dict)
-    cost: TeacherCost = TeacherCost()
+    cost: TeacherCost = field(default_factory=TeacherCost)
 
     def ensemble(self, split: str, task: str) -> NDArray[np.float32]:
         """The fused logits of a task's teachers on a split."""
@@ -43,9 +43,7 @@ class Labels:
 
     def ensemble_accuracy(self, data: dict[str, TaskData], split: str = "validation") -> dict[str, float]:
         """By task: how often the fused teachers are right."""
-        return {
-            name: _accuracy(self.ensemble(split, name), getattr(task, split).labels) for name, task in data.items()
-        }
+        return {name: _accuracy(self.ensemble(split, name), getattr(task, split).labels) for name, task in data.items()}
 
     def source(self) -> StoredSource:
         """The training labels as a source for the student."""
@@ -140,4 +138,3 @@ def _for_each(work: Callable[[str], None], names: list[str], remote: bool) -> No
 def _accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     labelled = labels >= 0
     return float((logits.argmax(axis=1)[labelled] == labels[labelled]).mean())
-

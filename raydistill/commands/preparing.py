@@ -30,7 +30,9 @@ def cache_folder(config: Config) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"cache_dir {folder} cannot be made: {error.strerror}; set cache_dir to a folder of yours") from error
+        raise ConfigError(
+            f"cache_dir {folder} cannot be made: {error.strerror}; set cache_dir to a folder of yours"
+        ) from error
     return folder
 
 

@@ -61,7 +61,9 @@ class RunFolder:
         """
         if not self.report.is_file():
             self.read_config()
-            raise ConfigError(f"the run {self.path} is not finished: no report.json; run `raydistill distill` on its config.yaml")
+            raise ConfigError(
+                f"the run {self.path} is not finished: no report.json; run `raydistill distill` on its config.yaml"
+            )
         try:
             content: dict[str, Any] = json.loads(self.report.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -114,7 +116,9 @@ def open_run(config: Config, out: str | Path | None, again: bool = False) -> Ite
 def _claim(folder: RunFolder, config: Config, again: bool) -> None:
     if folder.config.is_file():
         old = folder.read_config()
-        difference = _difference(old.model_dump(mode="json", exclude=ELSEWHERE), config.model_dump(mode="json", exclude=ELSEWHERE))
+        difference = _difference(
+            old.model_dump(mode="json", exclude=ELSEWHERE), config.model_dump(mode="json", exclude=ELSEWHERE)
+        )
         if difference and not again:
             raise ConfigError(
                 f"{folder.path} holds a run of another config ({difference}); choose another name or --out, or replace "

@@ -65,7 +65,9 @@ def _save(student: Student, folder: Path, card: str | None = None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         temporary.replace(folder)
     except (OSError, SafetensorError) as error:
-        raise ConfigError(f"cannot write the student to {folder} ({error}); free some space or choose another --out") from error
+        raise ConfigError(
+            f"cannot write the student to {folder} ({error}); free some space or choose another --out"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -89,7 +91,8 @@ def student_tokenizer(config: Config, data: dict[str, TaskData]) -> PreTrainedTo
 
 def _borrow(config: Config, student: Student, label_names: dict[str, tuple[str, ...]]) -> None:
     lender = config.student.embeddings_from
-    assert lender is not None and student.tokenizer is not None
+    assert lender is not None
+    assert student.tokenizer is not None
     teacher = load_teacher(config, lender, label_names[config.teachers[lender].task])
     find = getattr(teacher.network.module, "get_input_embeddings", None)
     if find is None or not isinstance(teacher.network.prepare, TextPreparer):

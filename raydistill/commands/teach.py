@@ -41,9 +41,7 @@ def teach(
     with Progress(folder / "log.txt") as progress:
         teach_missing(config, load_data(config, progress), progress, again)
         checkpoints = {name: teacher_folder(config, name) for name in config.teachers}
-        cards = {
-            name: {"checkpoint": str(path), **_card(path)} for name, path in checkpoints.items()
-        }
+        cards = {name: {"checkpoint": str(path), **_card(path)} for name, path in checkpoints.items()}
         write_atomically(folder / "teachers.json", json.dumps(cards, indent=1))
         for name, card in cards.items():
             known = f", validation accuracy {card['validation_accuracy']:.3f}" if "validation_accuracy" in card else ""

@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
-            key = str(self.construct_object(key_node, deep=True))  # type: ignore[no-untyped-call]
+            key = str(self.construct_object(key_node, deep=True))
             if key in seen:
                 line = key_node.start_mark.line + 1
                 raise ConfigError(f"{node.start_mark.name}: line {line}: key {key!r} is given twice; remove one")
@@ -99,7 +99,7 @@ def _read(source: str | Path) -> tuple[str, dict[str, Any]]:
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
     if not isinstance(content, dict):
         raise ConfigError(f"{where}: a config is a mapping of keys, this is {type(content).__name__}")
     return where, content
@@ -111,7 +111,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
     if not separator or not all(keys):
         raise ConfigError(f"{override!r} is not an override; write key=value, such as distill.temperature=3")
     try:
-        value = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise ConfigError(f"{override!r}: the value is not valid YAML; quote it") from None
     place = content
@@ -120,7 +120,9 @@ def _apply(content: dict[str, Any], override: str) -> None:
         if inner is None:
             inner = place[key] = {}
         if not isinstance(inner, dict):
-            raise ConfigError(f"{override!r}: {'.'.join(keys[: depth + 1])} is a value and has no key {keys[depth + 1]!r}")
+            raise ConfigError(
+                f"{override!r}: {'.'.join(keys[: depth + 1])} is a value and has no key {keys[depth + 1]!r}"
+            )
         # The mapping may be the caller's own: change a copy.
         place[key] = dict(inner)
         place = place[key]

@@ -141,6 +141,7 @@ class StudentConfig(Frozen):
     max_length: PositiveInt = Field(64, description="tokens the student reads")
     embedding_width: PositiveInt = Field(96, description="factorised token embedding: vocabulary × this")
     num_mels: PositiveInt = 40
+    frames_per_token: PositiveInt = Field(4, description="10 ms frames that a speech token covers, a power of two")
     sample_rate: PositiveInt | None = Field(None, description="rate the student hears; default: the view's")
     embeddings_from: str | None = Field(None, description="text teacher whose token embeddings initialise ours")
 

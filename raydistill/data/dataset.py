@@ -68,11 +68,12 @@ class Split:
         elif self.domain == "text":
             inputs = [views.text_view(text) for text in self._values.take(ids).to_pylist()]
         else:
-            inputs = []
+            clips: list[NDArray[np.float32]] = []
             for row, seed in zip(ids, seeds, strict=True):
                 samples = np.frombuffer(self._values[int(row)].as_buffer(), np.int16)
                 waveform = samples.astype(np.float32) / np.float32(32768.0)
-                inputs.append(views.speech_view(waveform, seed, self.config.sample_rate) if view else waveform)
+                clips.append(views.speech_view(waveform, seed, self.config.sample_rate) if view else waveform)
+            inputs = clips
         rate = self.config.sample_rate if self.domain == "speech" else None
         return ViewBatch(self.domain, inputs, self.labels[ids], ids, view, rate)
 
@@ -128,8 +129,6 @@ def load_task_data(
             if not folder.exists():
                 table.prepare(name, task.domain, config, raw, folder, lambda text: progress(f"{name}: {text}"))
     tables, meta = table.read(folder)
-    splits = {
-        split: Split(split, task.domain, config, tables[split], meta["digests"][split]) for split in table.SPLITS
-    }
+    splits = {split: Split(split, task.domain, config, tables[split], meta["digests"][split]) for split in table.SPLITS}
     labels, skipped = tuple(meta["label_names"]), tuple(meta["skipped"])
     return TaskData(name, task.domain, labels, **splits, skipped=skipped, settings=config)

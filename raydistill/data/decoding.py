@@ -25,7 +25,7 @@ def image_bytes(value: Any, config: DataConfig) -> bytes:
     size = config.image_size
     try:
         if isinstance(value, bytes):
-            image = Image.open(io.BytesIO(value))
+            image: Image.Image = Image.open(io.BytesIO(value))
         elif isinstance(value, np.ndarray):
             image = Image.fromarray(value)
         elif isinstance(value, Image.Image):

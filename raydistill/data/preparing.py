@@ -20,7 +20,9 @@ from raydistill.data.batch import ViewBatch
 class Preparer(Protocol):
     """From views to the keyword tensors of a model's forward."""
 
-    def __call__(self, views: ViewBatch) -> dict[str, Tensor]: ...
+    def __call__(self, views: ViewBatch) -> dict[str, Tensor]:
+        """The keyword tensors of these views, on the CPU."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class VisionPreparer:
     num_channels: int
 
     def __call__(self, views: ViewBatch) -> dict[str, Tensor]:
+        """See the class."""
         pixels = torch.from_numpy(np.ascontiguousarray(views.inputs)).permute(0, 3, 1, 2)
         if pixels.shape[1] == 1 and self.num_channels == 3:
             pixels = pixels.expand(-1, 3, -1, -1)
@@ -56,6 +59,7 @@ class TextPreparer:
     max_length: int
 
     def __call__(self, views: ViewBatch) -> dict[str, Tensor]:
+        """See the class."""
         encoded = self.tokenizer(
             list(views.inputs), truncation=True, max_length=self.max_length, padding=True, return_tensors="pt"
         )
@@ -74,6 +78,7 @@ class WaveformPreparer:
     max_seconds: float
 
     def __call__(self, views: ViewBatch) -> dict[str, Tensor]:
+        """See the class."""
         clips = _resampled(views, self.sample_rate, self.max_seconds)
         padded, mask = _padded(clips, max(len(clip) for clip in clips))
         count = mask.sum(dim=1, keepdim=True)
@@ -99,6 +104,7 @@ class LogMelPreparer:
     num_mels: int
 
     def __call__(self, views: ViewBatch) -> dict[str, Tensor]:
+        """See the class."""
         hop = self.sample_rate // 100
         clips = _resampled(views, self.sample_rate, self.max_seconds)
         padded, _ = _padded(clips, int(self.max_seconds * self.sample_rate))
@@ -119,10 +125,11 @@ class LogMelPreparer:
 @lru_cache(maxsize=4)
 def _mel_transform(sample_rate: int, num_mels: int) -> torch.nn.Module:
     window = sample_rate // 40
-    return torchaudio.transforms.MelSpectrogram(
+    transform: torch.nn.Module = torchaudio.transforms.MelSpectrogram(
         sample_rate, n_fft=max(256, 1 << (window - 1).bit_length()), win_length=window,
         hop_length=sample_rate // 100, n_mels=num_mels,
     )  # fmt: skip
+    return transform
 
 
 def _resampled(views: ViewBatch, sample_rate: int, max_seconds: float) -> list[NDArray[np.float32]]:

@@ -19,7 +19,9 @@ def cut(groups: Sequence[str], fractions: dict[str, float]) -> dict[str, NDArray
 
     A group is never divided, so that a split may be a little larger than its fraction.
     """
-    names, inverse, sizes = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True, return_counts=True)
+    names, inverse, sizes = np.unique(
+        np.asarray(groups, dtype=object).astype(str), return_inverse=True, return_counts=True
+    )
     order = sorted(range(len(names)), key=lambda index: position_of(str(names[index])))
     owner = np.empty(len(names), dtype=object)
     start = 0

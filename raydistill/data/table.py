@@ -117,7 +117,7 @@ def prepare(
         meta = {"label_names": list(label_names), "skipped": collector.skipped, "digests": digests}
         (temporary / "table.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
         if not folder.exists():
-            os.replace(temporary, folder)
+            temporary.replace(folder)
     except OSError as error:
         raise DataError(f"cannot write the prepared data to {folder}: {error.strerror or error}; "
                         "free some space or set cache_dir") from error  # fmt: skip
@@ -154,8 +154,8 @@ def _three_splits(source: dict[str, dict[str, list[Any]]], config: DataConfig) -
     for split, limit in limits.items():
         size = len(columns[split]["value"])
         if limit is not None and size > limit:
-            rows = np.sort(np.random.default_rng(0).permutation(size)[:limit])
-            columns[split] = {key: [values[i] for i in rows] for key, values in columns[split].items()}
+            drawn = np.sort(np.random.default_rng(0).permutation(size)[:limit])
+            columns[split] = {key: [values[i] for i in drawn] for key, values in columns[split].items()}
     return columns
 
 

@@ -52,7 +52,8 @@ def speech_view(waveform: NDArray[np.float32], seed: np.uint64, sample_rate: int
         shifted[shift:] = waveform[: len(waveform) - shift]
     else:
         shifted[:shift] = waveform[-shift:]
-    return np.clip(shifted * np.float32(gain), -1.0, 1.0)
+    view: NDArray[np.float32] = np.clip(shifted * np.float32(gain), -1.0, 1.0)
+    return view
 
 
 def text_view(text: str) -> str:

@@ -18,8 +18,8 @@ def model_card(report: dict[str, Any]) -> str:
         "",
         f"{report['description']}",
         "",
-        f"One student of {model['parameters']:,} parameters, distilled by raydistill {report['versions']['raydistill']} "
-        f"from {teachers}.",
+        f"One student of {model['parameters']:,} parameters, distilled by raydistill "
+        f"{report['versions']['raydistill']} from {teachers}.",
         "",
         "```python",
         "from raydistill import Student",

@@ -45,7 +45,9 @@ def render_html(report: dict[str, Any], config_yaml: str) -> str:
         + escape(", ".join(f"{name} {version}" for name, version in report["versions"].items()))
         + "</p>",
     ]
-    return PAGE.format(title=escape(report["name"]), description=escape(report["description"]), body="\n".join(sections))
+    return PAGE.format(
+        title=escape(report["name"]), description=escape(report["description"]), body="\n".join(sections)
+    )
 
 
 def _before_after(report: dict[str, Any]) -> str:
@@ -79,7 +81,15 @@ def _before_after(report: dict[str, Any]) -> str:
     note = '<p class="muted">The gain is distilled minus alone, ± two standard errors (test rows, and seeds where several).'
     if many:
         note += f" Values after ± in the column “metric” are standard deviations over {len(report['seeds'])} seeds."
-    heads = ["task", "model", "metric", "macro-F1", "calibration error", "agrees with teachers", "distilled against alone"]
+    heads = [
+        "task",
+        "model",
+        "metric",
+        "macro-F1",
+        "calibration error",
+        "agrees with teachers",
+        "distilled against alone",
+    ]
     return _table(heads, rows, numbers={2, 3, 4, 5}) + note + "</p>"
 
 

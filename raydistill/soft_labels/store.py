@@ -77,7 +77,7 @@ class LabelStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_file({"logits": np.ascontiguousarray(logits)}, temporary, metadata=meta)
-            os.replace(temporary, path)
+            temporary.replace(path)
         except (OSError, SafetensorError) as error:
             raise SoftLabelError(
                 f"cannot write soft labels to {self.folder} ({error}); free some space or set cache_dir"

@@ -24,4 +24,5 @@ class SoftTargets:
 
 def fuse(logits: list[NDArray[np.float16]]) -> NDArray[np.float32]:
     """Mean logits of several teachers: a normalised geometric mean of their distributions."""
-    return np.mean([values.astype(np.float32) for values in logits], axis=0, dtype=np.float32)
+    mean: NDArray[np.float32] = np.mean([values.astype(np.float32) for values in logits], axis=0, dtype=np.float32)
+    return mean

@@ -37,6 +37,7 @@ class StudentShape:
     embedding_width: int
     max_length: int
     num_mels: int
+    frames_per_token: int
     tasks: dict[str, TaskShape]
 
     @property
@@ -91,5 +92,6 @@ def student_shape(config: Config, label_names: dict[str, tuple[str, ...]], vocab
         embedding_width=student.embedding_width,
         max_length=student.max_length,
         num_mels=student.num_mels,
+        frames_per_token=student.frames_per_token,
         tasks=tasks,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -87,25 +88,29 @@ class TextStem(nn.Module):
 
 
 class SpeechStem(nn.Module):
-    """Two stride-2 convolutions over log-mel frames: one token per 40 ms."""
+    """Stride-2 convolutions over log-mel frames of 10 ms, down to one token per `frames_per_token`."""
 
-    def __init__(self, num_mels: int, width: int) -> None:
+    def __init__(self, num_mels: int, frames_per_token: int, width: int) -> None:
         super().__init__()
-        self.first = nn.Conv1d(num_mels, width, 5, stride=2, padding=2)
-        self.second = nn.Conv1d(width, width, 5, stride=2, padding=2)
+        layers: list[nn.Module] = []
+        channels = num_mels
+        for _ in range(max(1, int(math.log2(frames_per_token)))):
+            layers += [nn.Conv1d(channels, width, 5, stride=2, padding=2), nn.GELU()]
+            channels = width
+        self.layers = nn.Sequential(*layers)
+        self.stride = 2 ** (len(layers) // 2)
 
     def forward(self, log_mel: Tensor, frame_mask: Tensor) -> Tokens:
         """log_mel [batch, frames, num_mels], frame_mask [batch, frames] bool."""
-        frames = nn.functional.gelu(self.first(log_mel.transpose(1, 2)))
-        tokens = nn.functional.gelu(self.second(frames)).transpose(1, 2)
-        return tokens + sinusoids(tokens.shape[1], tokens.shape[2], tokens.device), frame_mask[:, ::4]
+        tokens = self.layers(log_mel.transpose(1, 2)).transpose(1, 2)
+        return tokens + sinusoids(tokens.shape[1], tokens.shape[2], tokens.device), frame_mask[:, :: self.stride]
 
 
 def make_stems(shape: StudentShape) -> nn.ModuleDict:
     """One stem for each domain that the student's tasks use."""
-    make = {
+    make: dict[str, Callable[[], nn.Module]] = {
         "vision": lambda: ImageStem(shape.num_channels, shape.patch_size, shape.width),
         "text": lambda: TextStem(shape.vocab_size, shape.embedding_width, shape.width),
-        "speech": lambda: SpeechStem(shape.num_mels, shape.width),
+        "speech": lambda: SpeechStem(shape.num_mels, shape.frames_per_token, shape.width),
     }
     return nn.ModuleDict({domain: make[domain]() for domain in shape.domains})

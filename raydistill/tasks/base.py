@@ -14,10 +14,25 @@ from raydistill.config.models import Domain
 class Task(Protocol):
     """One thing that the student learns to do. Losses are sums: the caller divides by counts over all ranks."""
 
-    name: str
-    domain: Domain
-    metric_name: str
-    label_names: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """As in the config."""
+        ...
+
+    @property
+    def domain(self) -> Domain:
+        """Which stem its inputs take."""
+        ...
+
+    @property
+    def metric_name(self) -> str:
+        """Of `metric`, for people."""
+        ...
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """In head order."""
+        ...
 
     @property
     def chance(self) -> float:

@@ -56,9 +56,11 @@ def save_teacher(network: Network, folder: Path, card: dict[str, Any]) -> None:
             network.prepare.tokenizer.save_pretrained(temporary)
         (temporary / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
+        temporary.replace(folder)
     except (OSError, SafetensorError) as error:
-        raise TeacherError(f"cannot write the teacher to {folder} ({error}); free some space or set cache_dir") from error
+        raise TeacherError(
+            f"cannot write the teacher to {folder} ({error}); free some space or set cache_dir"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -71,7 +73,9 @@ def load_weights(name: str, module: torch.nn.Module, path: Path) -> None:
     """
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
-        raise TeacherError(f"teacher {name!r}: no weights at {file}; set teachers.{name}.checkpoint or remove it to train")
+        raise TeacherError(
+            f"teacher {name!r}: no weights at {file}; set teachers.{name}.checkpoint or remove it to train"
+        )
     try:
         weights = load_file(file)
     except (SafetensorError, OSError) as error:
@@ -108,7 +112,9 @@ def checkpoint_labels(path: Path, stated: tuple[str, ...] | None) -> tuple[str, 
     return None
 
 
-def match_labels(name: str, task: str, teacher_labels: tuple[str, ...] | None, task_labels: tuple[str, ...]) -> NDArray[np.int64]:
+def match_labels(
+    name: str, task: str, teacher_labels: tuple[str, ...] | None, task_labels: tuple[str, ...]
+) -> NDArray[np.int64]:
     """Columns of the teacher's logits in the task's order.
 
     Raises:
@@ -116,8 +122,8 @@ def match_labels(name: str, task: str, teacher_labels: tuple[str, ...] | None, t
     """
     if teacher_labels is None:
         raise TeacherError(
-            f"teacher {name!r}: its checkpoint does not name its labels; state their order in teachers.{name}.label_names "
-            f"(task {task!r} has {list(task_labels)})"
+            f"teacher {name!r}: its checkpoint does not name its labels; state their order in "
+            f"teachers.{name}.label_names (task {task!r} has {list(task_labels)})"
         )
     if sorted(teacher_labels) != sorted(task_labels):
         raise TeacherError(
@@ -136,5 +142,9 @@ def fingerprint(network: Network, columns: NDArray[np.int64], precision: str) ->
         digest.update(json.dumps(prepare.tokenizer.get_vocab(), sort_keys=True).encode())
     for key, value in sorted(network.module.state_dict().items()):
         digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else str(value.item()).encode())
+        digest.update(
+            value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if value.ndim
+            else str(value.item()).encode()
+        )
     return digest.hexdigest()

@@ -43,7 +43,9 @@ def fit(
     rows = np.flatnonzero(data.train.labels >= 0)
     num_steps = max(1, round(config.num_epochs * len(rows) / config.batch_size))
     evaluate_every = max(1, min(num_steps, len(rows) // config.batch_size) // config.evaluations_per_epoch)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=num_steps + 1, pct_start=max(config.warmup_fraction, 1e-3),
         cycle_momentum=False,
@@ -134,7 +136,7 @@ def _save(path: Path, value: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(value, temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except (OSError, RuntimeError) as error:
         raise TeacherError(
             f"cannot write the teacher's training state to {path.parent} ({str(error).splitlines()[0]}); "

@@ -154,7 +154,9 @@ def resolve_model(model: str) -> str:
     package, _, inside = model.removeprefix("package:").partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"the Python package {package!r} is not installed (pip install 'raydistill[demo]' has the demo's)")
+        raise ValueError(
+            f"the Python package {package!r} is not installed (pip install 'raydistill[demo]' has the demo's)"
+        )
     return str(Path(next(iter(spec.submodule_search_locations))) / inside)
 
 

@@ -16,7 +16,9 @@ from raydistill.soft_labels.targets import SoftTargets
 from raydistill.teachers.replica import start_replica
 
 
-def start_teachers(config: Config, label_names: dict[str, tuple[str, ...]]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def start_teachers(
+    config: Config, label_names: dict[str, tuple[str, ...]]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """One actor a teacher, loaded.
 
     Args:
@@ -53,7 +55,9 @@ def wait(name: str, reference: Any, timeout_s: float) -> Any:
     except RayTaskError as error:
         if isinstance(error.cause, RaydistillError):
             raise type(error.cause)(str(error.cause)) from error
-        raise TeacherError(f"teacher {name!r} failed: {type(error.cause).__name__}: {str(error.cause).splitlines()[0]}") from error
+        raise TeacherError(
+            f"teacher {name!r} failed: {type(error.cause).__name__}: {str(error.cause).splitlines()[0]}"
+        ) from error
     except RayActorError as error:
         cause = getattr(error, "cause", None)
         if isinstance(cause, RaydistillError):

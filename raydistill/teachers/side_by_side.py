@@ -72,7 +72,7 @@ def train_side_by_side(config: Config, placed: dict[str, PlacementConfig], progr
     Raises:
         TeacherError: one failed; the others are stopped, and go on from their last evaluation next time.
     """
-    mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
+    mailbox: Any = ray.remote(Mailbox).options(num_cpus=0).remote()
     pending = {}
     try:
         for name, placement in placed.items():

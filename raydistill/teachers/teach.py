@@ -37,8 +37,8 @@ def untrained(config: Config, again: bool = False) -> list[str]:
         elif again or not folder.exists():
             if teacher.train is None:
                 raise TeacherError(
-                    f"teacher {name!r} has neither checkpoint nor train; set teachers.{name}.checkpoint to its weights, "
-                    f"or teachers.{name}.train to train it"
+                    f"teacher {name!r} has neither checkpoint nor train; set teachers.{name}.checkpoint to its "
+                    f"weights, or teachers.{name}.train to train it"
                 )
             names.append(name)
     return names

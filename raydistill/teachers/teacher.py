@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from raydistill.config.models import Config
 from raydistill.data.batch import ViewBatch
+from raydistill.precision import autocast, use_bf16
 from raydistill.teachers.checkpoints import checkpoint_labels, fingerprint, load_weights, match_labels, teacher_folder
 from raydistill.teachers.models import Network, build, count_parameters
-from raydistill.precision import autocast, use_bf16
 from raydistill.timing import median_ms
 
 

@@ -27,9 +27,7 @@ class TaskRows:
     visible_labels: NDArray[np.int64]
 
 
-def plan_rows(
-    config: Config, data: dict[str, TaskData], arm: Arm, seed: int, num_ranks: int
-) -> dict[str, TaskRows]:
+def plan_rows(config: Config, data: dict[str, TaskData], arm: Arm, seed: int, num_ranks: int) -> dict[str, TaskRows]:
     """By task: which rows this arm draws from, and which labels it sees. Both arms see the same labels.
 
     `num_views` bounds what teachers are asked. The student alone asks nobody and gets a new view every epoch: a
@@ -44,7 +42,9 @@ def plan_rows(
         rows = shown if arm == "alone" else np.arange(len(labels))
         batch_size = config.training.task_batch_size.get(name, config.training.batch_size)
         num_views = None if arm == "alone" and task.num_views else task.num_views
-        planned[name] = TaskRows(TaskSampler(seed, name, rows, batch_size * num_ranks, num_views), visible)
+        planned[name] = TaskRows(
+            TaskSampler(seed, name, rows, batch_size * num_ranks, num_views, data[name].train.lengths), visible
+        )
     return planned
 
 

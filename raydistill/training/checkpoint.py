@@ -42,7 +42,7 @@ def save_atomically(value: Any, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         torch.save(value, temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except (OSError, RuntimeError) as error:
         # torch reports a full disk as a RuntimeError of its zip writer.
         free = os.statvfs(path.parent).f_bavail * os.statvfs(path.parent).f_frsize
@@ -70,5 +70,6 @@ def load_state(folder: Path) -> TrainingState | None:
         return TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises many kinds for a damaged file; each means the same to the user
         raise RaydistillError(
-            f"the checkpoint {path} cannot be read ({type(error).__name__}); delete it or run with --again to start over"
+            f"the checkpoint {path} cannot be read ({type(error).__name__}); delete it, or run with "
+            "--again to start over"
         ) from error

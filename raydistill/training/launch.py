@@ -90,7 +90,7 @@ def _trainer(plan: TrainingPlan, settings: dict[str, Any]) -> Any:
             "label_selector": dict(placement.label_selector) or None,
         }
     return TorchTrainer(
-        worker_loop,
+        worker_loop,  # type: ignore[arg-type]  # local mode hands its result back
         train_loop_config=settings,
         scaling_config=ray.train.ScalingConfig(**workers),
         run_config=ray.train.RunConfig(

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from raydistill.data.dataset import TaskData
+from raydistill.precision import autocast, use_bf16
 from raydistill.soft_labels.source import SoftTargetSource
 from raydistill.student.model import Student
 from raydistill.training.batches import BatchMaker, plan_rows
 from raydistill.training.checkpoint import BEST, TrainingState, load_state, save_atomically, save_state
 from raydistill.training.metrics_log import MetricsLog
 from raydistill.training.plan import TrainingPlan
-from raydistill.precision import autocast, use_bf16
 from raydistill.training.step import Weights, distillation_loss, learning_rate_at
 from raydistill.training.validation import validate
 
@@ -59,9 +59,7 @@ def train_student(
         optimizer.load_state_dict(state.optimizer)
         state.resumed_at = state.step
     model = wrap(student)
-    maker = BatchMaker(
-        plan_rows(config, data, plan.arm, plan.seed, num_ranks), data, student, rank, num_ranks
-    )
+    maker = BatchMaker(plan_rows(config, data, plan.arm, plan.seed, num_ranks), data, student, rank, num_ranks)
     weights = Weights(config.distill.temperature, config.distill.hard_weight, config.distill.task_weights)
     source = plan.open_source() if plan.open_source else None
     log = MetricsLog(plan.metrics, plan.name, plan.tensorboard, state.step, on_log) if rank == 0 else None
@@ -128,7 +126,8 @@ def keep(
 
 def parameter_groups(student: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices, none for biases, norms and embeddings."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in student.named_parameters():
         (decayed if parameter.ndim > 1 and "embedding" not in name else plain).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]

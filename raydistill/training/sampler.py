@@ -9,6 +9,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from raydistill.data.ordering import shuffled_batches
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -31,29 +33,35 @@ class TaskSampler:
         rows: the rows that may be drawn (all, or those with a label).
         global_batch_size: rows of one micro-step over all ranks.
         num_views: how many augmented views a row has; 0 = the plain view always, None = every epoch a new one.
+        lengths: of every row of the split: rows of like length then share a micro-batch. None: all are alike.
     """
 
     def __init__(
-        self, seed: int, task: str, rows: NDArray[np.int64], global_batch_size: int, num_views: int | None
+        self,
+        seed: int,
+        task: str,
+        rows: NDArray[np.int64],
+        global_batch_size: int,
+        num_views: int | None,
+        lengths: NDArray[np.int64] | None = None,
     ) -> None:
-        self.rows = rows
+        self.rows, self.lengths = rows, lengths
         self.global_batch_size = global_batch_size
         self.num_views = num_views
         self.steps_per_epoch = max(1, len(rows) // global_batch_size)
         self._entropy = int.from_bytes(hashlib.sha256(f"{seed}/{task}".encode()).digest()[:8], "big")
         self._shuffled = lru_cache(maxsize=2)(self._shuffle)
 
-    def _shuffle(self, epoch: int) -> NDArray[np.int64]:
-        generator = np.random.default_rng([self._entropy, epoch])
+    def _shuffle(self, epoch: int) -> list[NDArray[np.int64]]:
         # A set smaller than one batch is repeated within it.
-        repeats = -(-self.global_batch_size // len(self.rows))
-        return np.concatenate([generator.permutation(self.rows) for _ in range(repeats)])
+        rows = np.tile(self.rows, -(-self.global_batch_size // len(self.rows)))
+        generator = np.random.default_rng([self._entropy, epoch])
+        return shuffled_batches(rows, self.lengths, self.global_batch_size, generator)
 
     def micro_batch(self, micro_step: int) -> MicroBatch:
         """The rows of micro-step 0, 1, 2, …"""
         epoch, position = divmod(micro_step, self.steps_per_epoch)
-        start = position * self.global_batch_size
-        rows = self._shuffled(epoch)[start : start + self.global_batch_size]
+        rows = self._shuffled(epoch)[position]
         if self.num_views is None:
             return MicroBatch(rows, 1 + epoch)
         return MicroBatch(rows, 1 + epoch % self.num_views if self.num_views else 0)

@@ -8,6 +8,7 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,15 +29,11 @@ FASHION_LABELS = (
 )  # fmt: skip
 STAMPS = "tuxpaint-stamps-default"
 STAMPS_SHA256 = {
-    "tuxpaint-stamps-default_2022.06.04-1_all.deb": (
-        "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34"
-    )
+    "tuxpaint-stamps-default_2022.06.04-1_all.deb": ("6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34")
 }
 LANGUAGES = ("be", "bg", "ca", "da", "el", "es", "fr", "ro", "ru")
 SENTIMENT = "vaderSentiment==3.3.2"
-SENTIMENT_SHA256 = {
-    "vaderSentiment-3.3.2.tar.gz": "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"
-}
+SENTIMENT_SHA256 = {"vaderSentiment-3.3.2.tar.gz": "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9"}
 
 
 def fashion_mnist(cache_dir: Path, progress: Progress) -> RawData:
@@ -118,7 +115,7 @@ def _idx(path: Path, header: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
     return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
 
 
-def _from_hub(name: str, domain: Domain, path: str, progress: Progress, **columns: str) -> RawData:
+def _from_hub(name: str, domain: Domain, path: str, progress: Progress, **columns: Any) -> RawData:
     """The same kind of data from the hub, for machines without Debian packages."""
     from raydistill.data.sources.hugging_face import open_dataset
 

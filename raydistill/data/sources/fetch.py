@@ -108,13 +108,14 @@ def _fetched(
                 file = download(temporary / "download")
                 found = file_sha256(file)
                 if found not in sha256.values():
+                    expected = " or ".join(f"{value[:16]}…" for value in sha256.values())
                     raise DataError(
-                        f"{file.name} has SHA-256 {found[:16]}…, expected {' or '.join(v[:16] + '…' for v in sha256.values())}: "
+                        f"{file.name} has SHA-256 {found[:16]}…, expected {expected}: "
                         "a damaged download or another version; run again, or name another data set in tasks.*.data"
                     )
                 progress(f"unpacking {name} ({file.stat().st_size >> 20} MiB)")
                 unpack(file, temporary / "content")
-                os.replace(temporary / "content", final)
+                (temporary / "content").replace(final)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:

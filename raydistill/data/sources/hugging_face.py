@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,19 +58,24 @@ def open_dataset(name: str, task: TaskConfig, progress: Callable[[str], None]) -
 
 
 def _load(config: DataConfig) -> Any:
-    path = os.path.expanduser(config.path or "")
     if config.source == "hub":
-        return datasets.load_dataset(path, config.subset)
-    if not os.path.exists(path):
+        return datasets.load_dataset(config.path, config.subset)
+    place = _local(config)
+    path = str(place)
+    if not place.exists():
         raise FileNotFoundError("no such file or folder")
     if config.source == "disk":
         loaded = datasets.load_from_disk(path)
         return loaded if isinstance(loaded, datasets.DatasetDict) else {config.train_split: loaded}
     if config.source in ("imagefolder", "audiofolder"):
         return datasets.load_dataset(config.source, data_dir=path)
-    if os.path.isdir(path):
+    if place.is_dir():
         return datasets.load_dataset(config.source, data_dir=path)
     return datasets.load_dataset(config.source, data_files={config.train_split: path})
+
+
+def _local(config: DataConfig) -> Path:
+    return Path(config.path or "").expanduser()
 
 
 def _reader(split: str, rows: datasets.Dataset, column: str, config: DataConfig) -> Callable[[], Iterator[RawRow]]:
@@ -82,7 +86,7 @@ def _reader(split: str, rows: datasets.Dataset, column: str, config: DataConfig)
     elif isinstance(feature, datasets.Audio):
         rows = rows.cast_column(column, datasets.Audio(decode=False))
 
-    base = Path(os.path.expanduser(config.path or ""))
+    base = _local(config)
     base = base if base.is_dir() else base.parent
 
     def read() -> Iterator[RawRow]:
@@ -118,7 +122,7 @@ def _file_bytes(path: Path) -> bytes:
 def _identity(config: DataConfig, splits: dict[str, datasets.Dataset]) -> str:
     """Of the content as found: `datasets`' own fingerprints, and names, sizes and times of a folder's files."""
     digest = hashlib.sha256()
-    base = Path(os.path.expanduser(config.path or ""))
+    base = _local(config)
     if config.source == "hub":
         for split, rows in sorted(splits.items()):
             digest.update(f"{split} {rows._fingerprint}\n".encode())
