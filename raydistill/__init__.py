@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from raydistill.commands.report import report
     from raydistill.commands.teach import teach
     from raydistill.student.model import Student
+    from raydistill.student.predicting import predict
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "evaluate",
     "label",
     "load_config",
+    "predict",
     "recipes",
     "report",
     "teach",
@@ -45,6 +47,7 @@ _LATER = {
     "distill": "raydistill.commands.distill",
     "evaluate": "raydistill.commands.evaluate",
     "label": "raydistill.commands.label",
+    "predict": "raydistill.student.predicting",
     "report": "raydistill.commands.report",
     "teach": "raydistill.commands.teach",
     "Student": "raydistill.student.model",

@@ -50,7 +50,8 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Iterable[str]
     """A checked config.
 
     Args:
-        source: a YAML file, the name of a shipped recipe (`demo`), or the content as a mapping.
+        source: a YAML file, the name of a shipped recipe (`demo`), or the content as a mapping. A file may say
+            `extends: OTHER`, a file beside it or a recipe, and give only what differs.
         overrides: `distill.temperature=3`; values are YAML, `null` takes a default's None, new names of a
             mapping (`teachers.other.task=…`) are added.
 
@@ -75,7 +76,7 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
 
 
-def _read(source: str | Path) -> tuple[str, dict[str, Any]]:
+def _read(source: str | Path, chain: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
     path = Path(source).expanduser()
     shipped = recipes()
     try:
@@ -102,7 +103,23 @@ def _read(source: str | Path) -> tuple[str, dict[str, Any]]:
         loader.dispose()
     if not isinstance(content, dict):
         raise ConfigError(f"{where}: a config is a mapping of keys, this is {type(content).__name__}")
-    return where, content
+    base = content.pop("extends", None)
+    if base is None:
+        return where, content
+    if chain and str(base) in chain:
+        raise ConfigError(f"{where}: extends {base!r}, which extends this one")
+    beside = path.parent / str(base)
+    _, inherited = _read(beside if beside.is_file() else str(base), (*chain, str(base)))
+    return where, _merged(inherited, content)
+
+
+def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the changes, section by section."""
+    merged = dict(base)
+    for key, value in changes.items():
+        inner = merged.get(key)
+        merged[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, Mapping) else value
+    return merged
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

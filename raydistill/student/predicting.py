@@ -1,14 +1,20 @@
-"""A student's answers on a split, without gradients."""
+"""A student's answers, without gradients: on a split, or on pictures, sentences and sounds of your own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from raydistill.config.models import DataConfig
+from raydistill.data import decoding
+from raydistill.data.batch import Inputs, ViewBatch
 from raydistill.data.dataset import Split
+from raydistill.errors import ConfigError, DataError
 from raydistill.precision import autocast
 from raydistill.student.model import Student
 
@@ -18,23 +24,72 @@ def predict_split(
     student: Student, task: str, split: Split, batch_size: int = 128, bf16: bool = False
 ) -> NDArray[np.float32]:
     """Logits [num_rows, num_classes] on the plain view of every row, in row order."""
-    device = next(student.parameters()).device
-    prepare = student.preparer(task)
     was_training = student.training
     student.eval()
-    logits = []
-    with autocast(device, bf16):
-        for start in range(0, len(split), batch_size):
-            views = split.views(np.arange(start, min(start + batch_size, len(split))))
-            prepared = {key: value.to(device) for key, value in prepare(views).items()}
-            logits.append(student({task: prepared})[task].float().cpu().numpy())
+    starts = range(0, len(split), batch_size)
+    chunks = [np.arange(start, min(start + batch_size, len(split))) for start in starts]
+    logits = [_answer(student, task, split.views(rows), bf16) for rows in chunks]
     student.train(was_training)
     return np.concatenate(logits)
 
 
-def top_labels(logits: NDArray[np.float32], label_names: Sequence[str]) -> list[tuple[str, float]]:
-    """By row: the likeliest label and its probability."""
+@torch.inference_mode()
+def predict(student: Student, task: str, inputs: Sequence[Any]) -> list[tuple[str, float]]:
+    """The likeliest label of each input, with its probability.
+
+    Args:
+        student: in eval mode.
+        task: one of `student.tasks`.
+        inputs: vision: files, encoded bytes or PIL images; text: strings; speech: files, encoded bytes or
+            (float samples, Hz).
+
+    Raises:
+        ConfigError: the student has no such task. DataError: an input cannot be read.
+    """
+    if task not in student.tasks:
+        raise ConfigError(f"the student has no task {task!r}; it has {sorted(student.tasks)}")
+    if not inputs:
+        return []
+    views = _views(student, task, inputs)
+    logits = _answer(student, task, views, bf16=False)
     exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities = exponents / exponents.sum(axis=-1, keepdims=True)
-    best = probabilities.argmax(axis=-1)
-    return [(label_names[i], float(row[i])) for i, row in zip(best, probabilities, strict=True)]
+    names = student.tasks[task].label_names
+    return [(names[row.argmax()], float(row.max())) for row in probabilities]
+
+
+def _answer(student: Student, task: str, views: ViewBatch, bf16: bool) -> NDArray[np.float32]:
+    device = next(student.parameters()).device
+    prepared = {key: value.to(device) for key, value in student.preparer(task)(views).items()}
+    with autocast(device, bf16):
+        logits: NDArray[np.float32] = student({task: prepared})[task].float().cpu().numpy()
+    return logits
+
+
+def _views(student: Student, task: str, inputs: Sequence[Any]) -> ViewBatch:
+    """Plain views, made as the training data's were."""
+    shape = student.shape.tasks[task]
+    settings = DataConfig(
+        source="disk", path="-", image_size=shape.image_size or 1, grayscale=student.shape.num_channels == 1,
+        sample_rate=shape.sample_rate or 1, max_seconds=shape.max_seconds or 1.0,
+    )  # fmt: skip
+    decoded: list[Any] = []
+    for position, given in enumerate(inputs):
+        where = str(given) if isinstance(given, (str, Path)) else f"input {position}"
+        try:
+            is_file = shape.domain != "text" and isinstance(given, (str, Path))
+            value = Path(given).expanduser().read_bytes() if is_file else given
+            if shape.domain == "vision":
+                pixels = np.frombuffer(decoding.image_bytes(value, settings), np.uint8)
+                decoded.append(pixels.reshape(shape.image_size, shape.image_size, -1))
+            elif shape.domain == "text":
+                decoded.append(decoding.clean_text(value))
+            else:
+                samples = np.frombuffer(decoding.audio_bytes(value, settings), np.int16)
+                decoded.append(samples.astype(np.float32) / np.float32(32768.0))
+        except (decoding.BadRow, OSError) as error:
+            raise DataError(f"task {task!r}: {where}: {error}") from error
+    values: Inputs = np.stack(decoded) if shape.domain == "vision" else decoded
+    count = len(decoded)
+    unknown, ids = np.full(count, -1, np.int64), np.arange(count)
+    return ViewBatch(shape.domain, values, unknown, ids, 0, shape.sample_rate if shape.domain == "speech" else None)

@@ -25,8 +25,8 @@ class TeacherReplica:
     def __init__(self, config: Config, name: str, label_names: tuple[str, ...]) -> None:
         settings = config.teachers[name]
         device = "cuda" if settings.placement.num_gpus and torch.cuda.is_available() else "cpu"
-        # A fraction of a core is a promise to the scheduler, not a limit: the thread count is.
-        torch.set_num_threads(max(1, int(settings.placement.num_cpus) or (os.cpu_count() or 1)))
+        # Ray promises cores and limits nothing. More threads than cores wait for each other most of the time.
+        torch.set_num_threads(max(1, int(settings.placement.num_cpus)))
         self.teacher: Teacher = load_teacher(config, name, label_names, device)
 
     def describe(self) -> dict[str, Any]:
