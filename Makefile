@@ -13,9 +13,10 @@ lint: $(READY)
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/python scripts/config_reference --check
 
 bench: $(READY)
-	.venv/bin/python benchmarks/student_step.py
+	.venv/bin/python benchmarks/soft_label_sources.py
 
 environment: $(READY)
 

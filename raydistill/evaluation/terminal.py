@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -10,7 +11,8 @@ from rich.table import Table
 
 def print_report(report: dict[str, Any], console: Console | None = None) -> None:
     """Before and after, by task, and what it cost."""
-    console = console or Console()
+    # A file or a pipe has no width of its own, and eighty columns would cut the table.
+    console = console or Console(width=None if sys.stdout.isatty() else 110)
     console.print(before_after(report))
     console.print(model_table(report))
     for line in remarks(report):
@@ -24,20 +26,21 @@ def before_after(report: dict[str, Any]) -> Table:
     if many:
         title += f" (mean ± standard deviation of {len(report['seeds'])} seeds)"
     table = Table(title=title, title_justify="left")
-    for heading in ("task", "metric", "teachers", "student alone", "student distilled", "gain", "retention"):
-        table.add_column(heading, justify="left" if heading in ("task", "metric", "teachers") else "right")
+    words = {"task", "teachers", "distilling is"}
+    for heading in ("task", "teachers", "student alone", "distilled", "gain", "retention", "distilling is"):
+        table.add_column(heading, justify="left" if heading in words else "right")
     for name, task in report["tasks"].items():
         teachers = [f"{teacher} {value:.3f}" for teacher, value in task["teachers"].items()]
         if len(teachers) > 1:
             teachers.append(f"together {task['ensemble']:.3f}")
         table.add_row(
-            name,
-            task["metric"],
+            f"{name}\n({task['metric']})",
             "\n".join(teachers),
             with_spread(task, "student_alone", many),
             with_spread(task, "student_distilled", many),
-            f"{task['gain']['mean']:+.3f} ({task['gain']['verdict']})",
+            f"{task['gain']['mean']:+.3f}",
             f"{task['retention']:.3f}",
+            task["gain"]["verdict"],
         )
     return table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
@@ -17,7 +17,7 @@ from raydistill.student.trunk import Trunk
 from raydistill.student.vocabulary import load_tokenizer
 from raydistill.tasks import Task, make_task
 
-TOKENIZER_FILE = "tokenizer.json"
+WEIGHTS_FILE, TOKENIZER_FILE = "model.safetensors", "tokenizer.json"
 
 
 class Student(nn.Module, PyTorchModelHubMixin):
@@ -78,12 +78,16 @@ class Student(nn.Module, PyTorchModelHubMixin):
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> Student:
-        student: Student = super()._from_pretrained(model_id=model_id, **options)
+        folder = Path(model_id)
+        if folder.is_dir():
+            # As the mixin does it, without the line that it prints for every load.
+            student = cls(options["shape"])
+            cls._load_as_safetensor(student, str(folder / WEIGHTS_FILE), "cpu", True)
+        else:
+            student = super()._from_pretrained(model_id=model_id, **options)
         if "text" in student.shape.domains:
-            path = Path(model_id) / TOKENIZER_FILE
+            path = folder / TOKENIZER_FILE
             if not path.is_file():
-                from huggingface_hub import hf_hub_download
-
                 hub = {key: options[key] for key in ("revision", "cache_dir", "token", "local_files_only")}
                 path = Path(hf_hub_download(model_id, TOKENIZER_FILE, **hub))
             student.tokenizer = load_tokenizer(path)
