@@ -67,8 +67,7 @@ def main() -> None:
                     run = Path(folder) / f"{way}-{round_}"
                     plan = TrainingPlan(
                         config=remote, arm="distilled", seed=0, initial_student=Path(folder) / "initial", folder=run,
-                        metrics=run / "metrics.jsonl", tensorboard=run, ensemble_accuracy={"clothes": 1.0},
-                        open_source=open_source,
+                        tensorboard=run, ensemble_accuracy={"clothes": 1.0}, open_source=open_source,
                     )  # fmt: skip
                     began = time.perf_counter()
                     train_student(plan, data)

@@ -17,9 +17,10 @@ from raydistill.commands.labels import Labels, collect_labels
 from raydistill.commands.preparing import as_config, check_complete, load_data
 from raydistill.commands.progress import Progress
 from raydistill.commands.report import draw
-from raydistill.commands.run_folder import RunFolder, open_run
+from raydistill.commands.run_folder import RunFolder, open_run, write_atomically
 from raydistill.commands.students import make_student, save_student
 from raydistill.commands.teach import teach_missing
+from raydistill.commands.trainings import train_all
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
 from raydistill.evaluation.assemble import ArmResult, assemble_report
@@ -29,8 +30,8 @@ from raydistill.soft_labels.source import SoftTargetSource, TeacherCost
 from raydistill.student.model import Student
 from raydistill.student.predicting import predict_split
 from raydistill.training.batches import plan_rows
-from raydistill.training.checkpoint import BEST
-from raydistill.training.launch import launch
+from raydistill.training.checkpoint import BEST, TrainingState
+from raydistill.training.metrics_log import METRICS_FILE
 from raydistill.training.plan import ARMS, Arm, TrainingPlan
 
 OpenSource = Callable[[], SoftTargetSource]
@@ -93,12 +94,15 @@ def distill(
                 # They have said all that will be asked: their cores and memory are the student's now.
                 teaching.close()
             open_source: OpenSource = labels.source if stored else at_hand.open_source
-            results = [
-                _train(config, data, folder, progress, labels, arm, seed, open_source)
-                for seed in config.seeds
-                for arm in ARMS
+            plans = [
+                _plan(config, data, folder, labels, arm, seed, open_source) for seed in config.seeds for arm in ARMS
             ]
+            progress.say(f"students: training {', '.join(plan.name for plan in plans)}")
+            states = train_all(plans, data, progress)
+        lines = ((plan.folder / METRICS_FILE).read_text(encoding="utf-8") for plan in plans)
+        write_atomically(folder.metrics, "".join(lines))
         progress.say("evaluating on the test split")
+        results = [_result(plan, state, data) for plan, state in zip(plans, states, strict=True)]
         # Of several seeds, the student that validated best; test rows have no say.
         best = max((result for result in results if result.arm == "distilled"), key=lambda result: result.best_score)
         student = _load_best(folder.initial(best.seed), folder.arm("distilled", best.seed))
@@ -122,56 +126,38 @@ def _ask_latency(config: Config, at_hand: Experts, data: dict[str, TaskData]) ->
     return ask
 
 
-def _train(
+def _plan(
     config: Config,
     data: dict[str, TaskData],
     folder: RunFolder,
-    progress: Progress,
     labels: Labels,
     arm: Arm,
     seed: int,
     open_source: OpenSource,
-) -> ArmResult:
-    initial = folder.initial(seed)
-    if not initial.exists():
-        make_student(config, data, seed, initial)
-    plan = TrainingPlan(
+) -> TrainingPlan:
+    if not folder.initial(seed).exists():
+        make_student(config, data, seed, folder.initial(seed))
+    return TrainingPlan(
         config=config,
         arm=arm,
         seed=seed,
-        initial_student=initial,
+        initial_student=folder.initial(seed),
         folder=folder.arm(arm, seed),
-        metrics=folder.metrics,
         tensorboard=folder.tensorboard / f"{arm}-seed{seed}",
         ensemble_accuracy=labels.ensemble_accuracy(data),
         open_source=open_source if arm == "distilled" else None,
     )
-    num_steps = config.training.num_steps
 
-    def show(line: dict[str, Any]) -> None:
-        if "total_loss" in line:
-            left = (num_steps - line["step"]) / max(1e-9, line["steps_per_s"])
-            progress(
-                f"student {arm}, seed {seed}: step {line['step']}/{num_steps}, loss {line['total_loss']:.3f}, "
-                f"{line['samples_per_s']:,.0f} samples/s, {left:.0f} s left"
-            )
 
-    state = launch(plan, data, show)
-    if state.resumed_at:
-        progress.event(f"student {arm}, seed {seed}: went on from step {state.resumed_at}")
-    progress.say(
-        f"student {arm}, seed {seed}: trained in {state.wall_s:.0f} s, best validation retention "
-        f"{state.best_score:.3f} at step {state.best_step}"
-    )
-    student = _load_best(initial, plan.folder)
+def _result(plan: TrainingPlan, state: TrainingState, data: dict[str, TaskData]) -> ArmResult:
     shutil.rmtree(plan.folder / "ray_train", ignore_errors=True)
+    student = _load_best(plan.initial_student, plan.folder)
+    rows = plan_rows(plan.config, data, plan.arm, plan.seed, num_ranks=1)
     return ArmResult(
-        arm=arm,
-        seed=seed,
+        arm=plan.arm,
+        seed=plan.seed,
         test_logits={name: predict_split(student, name, task.test) for name, task in data.items()},
-        num_labelled={
-            name: int((rows.visible_labels >= 0).sum()) for name, rows in plan_rows(config, data, arm, seed, 1).items()
-        },
+        num_labelled={name: int((each.visible_labels >= 0).sum()) for name, each in rows.items()},
         curve=state.curve,
         best_step=state.best_step,
         best_score=state.best_score,

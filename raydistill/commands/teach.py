@@ -59,11 +59,14 @@ def teach_missing(config: Config, data: dict[str, TaskData], progress: Progress,
     def say(text: str) -> None:
         progress.say(f"teachers: {text}")
 
+    def show(text: str) -> None:
+        progress(f"teachers: {text}")
+
     placed_by_user = any(train is not None and train.placement for train in (config.teachers[n].train for n in names))
     cores = config.ray.num_cpus or os.cpu_count() or 1
     if config.ray.address is None and not placed_by_user and (len(names) == 1 or cores < 4):
         for name in names:
-            train_teacher(config, name, data[config.teachers[name].task], progress, say)
+            train_teacher(config, name, data[config.teachers[name].task], show, say)
         return
     with cluster(config):
         import ray
@@ -73,7 +76,7 @@ def teach_missing(config: Config, data: dict[str, TaskData], progress: Progress,
         there = ray.cluster_resources()
         placed = placements(config, names, there.get("CPU", 0.0), there.get("GPU", 0.0))
         preflight_teach(placed)
-        train_side_by_side(config, placed, progress, say)
+        train_side_by_side(config, placed, show, say)
 
 
 def _card(path: Path) -> dict[str, Any]:

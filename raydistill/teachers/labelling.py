@@ -68,7 +68,7 @@ def label_split(
         rate = done / max(1e-9, time.monotonic() - began)
         what = f"{job.split.name} view {job.view}" if job.view else job.split.name
         progress(
-            f"{job.teacher}: {what}, {done:,}/{len(job.split):,} rows, {rate:,.0f} samples/s, "
+            f"soft labels: {job.teacher}: {what}, {done:,}/{len(job.split):,} rows, {rate:,.0f} samples/s, "
             f"{(len(job.split) - done) / rate:.0f} s left"
         )
     logits = np.concatenate(answers)

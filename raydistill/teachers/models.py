@@ -15,6 +15,8 @@ from raydistill.config.models import DataConfig, Domain, TeacherConfig
 from raydistill.data.preparing import Preparer, TextPreparer, VisionPreparer, WaveformPreparer
 from raydistill.errors import TeacherError
 
+# Parts of a body that only a head uses, or only pretraining: checkpoints often come without.
+NEW_WITH_THE_HEAD = ("pooler.", "masked_spec_embed", "mask_token", "layernorm.")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -119,10 +121,8 @@ def _transformers(
     else:
         settings = transformers.AutoConfig.from_pretrained(source, **({} if folder else config.options))
         settings.num_labels = num_classes
-    if folder or bare:
-        module = classes[domain].from_config(settings)
-    else:
-        module = classes[domain].from_pretrained(source, config=settings, ignore_mismatched_sizes=True)
+    kind = classes[domain]
+    module = kind.from_config(settings) if folder or bare else _pretrained(kind, source, settings)
     prepare: Preparer
     if domain == "text":
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
@@ -132,6 +132,25 @@ def _transformers(
     else:
         prepare = _vision_preparer(config, data, getattr(settings, "num_channels", 3))
     return Network(module, prepare)
+
+
+def _pretrained(kind: Any, source: str, settings: Any) -> nn.Module:
+    """A pretrained body under a new head. A body with a random layer would be a silent disaster: it is an error."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    module, info = kind.from_pretrained(source, config=settings, ignore_mismatched_sizes=True, output_loading_info=True)
+    body = f"{module.base_model_prefix}."
+    missing = [
+        key
+        for key in info["missing_keys"]
+        if key.startswith(body) and not key.removeprefix(body).startswith(NEW_WITH_THE_HEAD)
+    ]
+    if missing:
+        raise ValueError(f"its weights lack {len(missing)} of the body's ({', '.join(sorted(missing)[:3])}, …)")
+    result: nn.Module = module
+    return result
 
 
 def _python(config: TeacherConfig, domain: Domain, data: DataConfig, num_classes: int) -> Network:

@@ -13,7 +13,7 @@ from raydistill.data.dataset import TaskData, load_task_data
 from raydistill.errors import RaydistillError
 from raydistill.training.checkpoint import TrainingState, load_state
 from raydistill.training.loop import train_student
-from raydistill.training.metrics_log import read_metrics
+from raydistill.training.metrics_log import METRICS_FILE, read_metrics
 from raydistill.training.plan import TrainingPlan
 
 OnLog = Callable[[dict[str, Any]], None]
@@ -104,9 +104,9 @@ def _trainer(plan: TrainingPlan, settings: dict[str, Any]) -> Any:
 
 def _follow(plan: TrainingPlan, on_log: OnLog, stopped: threading.Event) -> None:
     """Hand on the lines that rank 0 adds to the metrics file: the workers' progress, shown where the user looks."""
-    shown = len(read_metrics(plan.metrics, plan.name))
+    shown = len(read_metrics(plan.folder / METRICS_FILE))
     while not stopped.wait(1.0):
-        lines = read_metrics(plan.metrics, plan.name)
+        lines = read_metrics(plan.folder / METRICS_FILE)
         for line in lines[shown:]:
             on_log(line)
         shown = max(shown, len(lines))

@@ -62,7 +62,7 @@ def train_student(
     maker = BatchMaker(plan_rows(config, data, plan.arm, plan.seed, num_ranks), data, student, rank, num_ranks)
     weights = Weights(config.distill.temperature, config.distill.hard_weight, config.distill.task_weights)
     source = plan.open_source() if plan.open_source else None
-    log = MetricsLog(plan.metrics, plan.name, plan.tensorboard, state.step, on_log) if rank == 0 else None
+    log = MetricsLog(plan.folder, plan.name, plan.tensorboard, state.step, on_log) if rank == 0 else None
     start = Meter(state, source)
     student.train()
     try:

@@ -9,23 +9,26 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+METRICS_FILE = "metrics.jsonl"
+
 
 class MetricsLog:
-    """Appends to the run's one metrics file; after a resume, first drops the lines of steps that will be repeated.
+    """Appends; after a resume, first drops the lines of steps that will be repeated.
 
     Args:
-        path: of metrics.jsonl, which all trainings of a run share.
-        run: this training's name, in every line of its own.
+        folder: of metrics.jsonl.
+        run: this training's name, in every line.
         tensorboard: folder of the event files.
         resumed_step: the step that training goes on from.
         on_log: hears every line.
     """
 
     def __init__(
-        self, path: Path, run: str, tensorboard: Path, resumed_step: int, on_log: Callable[[dict[str, Any]], None]
+        self, folder: Path, run: str, tensorboard: Path, resumed_step: int, on_log: Callable[[dict[str, Any]], None]
     ) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read_metrics(path) if line["run"] != run or line["step"] <= resumed_step]
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / METRICS_FILE
+        kept = [line for line in read_metrics(path) if line["step"] <= resumed_step]
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         temporary.replace(path)
@@ -56,15 +59,13 @@ class MetricsLog:
         self._writer.close()
 
 
-def read_metrics(path: Path, run: str | None = None) -> list[dict[str, Any]]:
-    """The whole lines of a metrics file, of one training or of all; a line cut short by a kill is left out."""
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a metrics file; one cut short by a kill is left out."""
     lines = []
     if path.is_file():
         for text in path.read_text(encoding="utf-8").splitlines():
             try:
-                line = json.loads(text)
+                lines.append(json.loads(text))
             except json.JSONDecodeError:
-                continue
-            if run is None or line["run"] == run:
-                lines.append(line)
+                break
     return lines

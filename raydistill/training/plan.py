@@ -22,8 +22,7 @@ class TrainingPlan:
         arm: `alone` draws labelled rows only and hears no teacher; `distilled` draws all rows and hears all.
         seed: of the shuffling, dropout and hidden labels; the initial weights come with `initial_student`.
         initial_student: folder of `Student.save_pretrained`: both arms start from the same one.
-        folder: holds latest.pt and best.pt.
-        metrics: the run's metrics.jsonl.
+        folder: holds latest.pt, best.pt and metrics.jsonl.
         tensorboard: folder of this arm's event files.
         ensemble_accuracy: by task, the teachers' on the validation split: what retention is measured against.
         open_source: called in the worker; None for the arm without teachers.
@@ -34,7 +33,6 @@ class TrainingPlan:
     seed: int
     initial_student: Path
     folder: Path
-    metrics: Path
     tensorboard: Path
     ensemble_accuracy: dict[str, float]
     open_source: Callable[[], SoftTargetSource] | None

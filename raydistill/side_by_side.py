@@ -1,0 +1,100 @@
+"""Several long jobs at once: a Ray task each, as many together as the cluster's CPUs and GPUs allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from raydistill.errors import RaydistillError
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call of `function(*arguments, post)`, where `post(message)` sends something to the waiting side.
+
+    Attributes:
+        options: what the Ray task asks for.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+
+class Mailbox:
+    """Carries the jobs' messages to whoever waits for them."""
+
+    def __init__(self) -> None:
+        self._messages: list[tuple[str, Any]] = []
+
+    def post(self, job: str, message: Any) -> None:
+        """From a job."""
+        self._messages.append((job, message))
+
+    def collect(self) -> list[tuple[str, Any]]:
+        """All since the last call."""
+        messages, self._messages = self._messages, []
+        return messages
+
+
+def _run(job: Job, name: str, mailbox: Any) -> Any:
+    return job.function(*job.arguments, lambda message: mailbox.post.remote(name, message))
+
+
+def run_side_by_side(jobs: dict[str, Job], on_message: Callable[[str, Any], None]) -> dict[str, Any]:
+    """Run all jobs and wait for them.
+
+    Args:
+        jobs: by name.
+        on_message: hears (name, message) of what they post.
+
+    Returns:
+        Their results by name.
+
+    Raises:
+        RaydistillError: a job failed; the others are stopped. An error of ours arrives as it was raised.
+    """
+    mailbox: Any = ray.remote(Mailbox).options(num_cpus=0).remote()
+    pending = {}
+    results = {}
+
+    def deliver() -> None:
+        for name, message in ray.get(mailbox.collect.remote(), timeout=60):
+            on_message(name, message)
+
+    try:
+        for name, job in jobs.items():
+            # No retries: what a job has saved, it goes on from when the user calls again, who then knows of it.
+            task = ray.remote(_run).options(max_retries=0, **job.options)
+            pending[task.remote(job, name, mailbox)] = name
+        while pending:
+            finished, _ = ray.wait(list(pending), num_returns=1, timeout=0.5)
+            deliver()
+            for reference in finished:
+                name = pending.pop(reference)
+                results[name] = _result(name, reference)
+        deliver()
+    finally:
+        for reference in pending:
+            ray.cancel(reference, force=True)
+        ray.kill(mailbox)
+    return {name: results[name] for name in jobs}
+
+
+def _result(name: str, reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        if isinstance(error.cause, RaydistillError):
+            raise type(error.cause)(str(error.cause)) from error
+        reason = (str(error.cause).strip().splitlines() or [""])[0]
+        raise RaydistillError(f"{name} failed: {type(error.cause).__name__}: {reason}") from error
+    except RayError as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise RaydistillError(
+            f"{name}: its process ended ({reason[:160]}); the same command goes on from its last checkpoint"
+        ) from error
