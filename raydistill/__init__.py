@@ -11,7 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from raydistill.config.loader import load_config, recipes
+from raydistill.config.loader import list_recipes, load_config
 from raydistill.config.models import Config
 from raydistill.errors import ConfigError, DataError, RaydistillError, SoftLabelError, TeacherError
 
@@ -36,9 +36,9 @@ __all__ = [
     "distill",
     "evaluate",
     "label",
+    "list_recipes",
     "load_config",
     "predict",
-    "recipes",
     "report",
     "teach",
 ]

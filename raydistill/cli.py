@@ -6,9 +6,8 @@ import errno
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 import raydistill
@@ -21,6 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+# typer carries its own click and does not export the base of its usage errors.
+USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 ConfigArgument = Annotated[str, typer.Argument(help="a YAML config, or the name of a shipped recipe such as demo")]
 Overrides = Annotated[
@@ -93,7 +95,7 @@ def report(run: Run) -> None:
 @app.command()
 def recipes() -> None:
     """List the recipes that come with the package; with `raydistill distill NAME` they run."""
-    for name in sorted(raydistill.recipes()):
+    for name in sorted(raydistill.list_recipes()):
         typer.echo(f"{name:16}{' '.join(raydistill.load_config(name).description.split())}")
 
 
@@ -104,9 +106,9 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except RaydistillError as error:
         _fail(str(error))
-    except click.ClickException as error:
-        _fail(error.format_message())
-    except (KeyboardInterrupt, click.Abort):
+    except USAGE_ERROR as error:
+        _fail(f"{error.format_message()} (see raydistill --help)")
+    except (KeyboardInterrupt, typer.Abort):
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         _leave(130)
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from raydistill.commands.preparing import as_config, load_data
@@ -88,7 +89,7 @@ def _print(results: dict[str, dict[str, Any]]) -> None:
         table.add_column(heading.replace("_", " "))
     for name, result in results.items():
         table.add_row(
-            name, result["split"], f"{result['num_rows']:,}", result["metric"], f"{result['value']:.3f}",
+            escape(name), result["split"], f"{result['num_rows']:,}", result["metric"], f"{result['value']:.3f}",
             *(f"{result[key]:.3f}" for key in details),
         )  # fmt: skip
     Console().print(table)

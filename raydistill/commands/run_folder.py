@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from raydistill.atomic import reason, replacing
 from raydistill.config.loader import dump_config, load_config
 from raydistill.config.models import Config
 from raydistill.errors import ConfigError
@@ -72,7 +72,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Drop what an earlier run of the same config left."""
-        for folder in (self.checkpoints, self.tensorboard):
+        for folder in (self.checkpoints, self.tensorboard, self.student):
             shutil.rmtree(folder, ignore_errors=True)
         for file in (self.report, self.html, self.metrics):
             file.unlink(missing_ok=True)
@@ -149,12 +149,8 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         ConfigError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}; free some space or choose another --out") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        raise ConfigError(f"cannot write {path}: {reason(error)}; free some space or choose another --out") from error

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerFast
 
+from raydistill.atomic import reason, replacing
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
 from raydistill.data.preparing import TextPreparer
@@ -56,20 +54,15 @@ def save_student(student: Student, folder: Path, report: dict[str, Any]) -> None
 
 
 def _save(student: Student, folder: Path, card: str | None = None) -> None:
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        student.save_pretrained(temporary)
-        if card is not None:
-            (temporary / "README.md").write_text(card, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
-    except (OSError, SafetensorError) as error:
+        with replacing(folder) as temporary:
+            student.save_pretrained(temporary)
+            if card is not None:
+                (temporary / "README.md").write_text(card, encoding="utf-8")
+    except OSError as error:
         raise ConfigError(
-            f"cannot write the student to {folder} ({error}); free some space or choose another --out"
+            f"cannot write the student to {folder} ({reason(error)}); free some space or choose another --out"
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def student_tokenizer(config: Config, data: dict[str, TaskData]) -> PreTrainedTokenizerFast | None:

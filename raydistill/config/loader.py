@@ -23,6 +23,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = str(self.construct_object(key_node, deep=True))
             if key in seen:
                 line = key_node.start_mark.line + 1
@@ -31,15 +33,23 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes the strings that `_Loader` would read as something else."""
+
+
 # YAML 1.1 reads `1e-3` as a string; YAML 1.2 and everyone who types it mean a number.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+    )
+# No config value is a date: 2024-01-01 is a name.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
 
 
-def recipes() -> dict[str, str]:
+def list_recipes() -> dict[str, str]:
     """Names and texts of the configs that come with the package."""
     folder = resources.files("raydistill.recipes")
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
@@ -73,12 +83,13 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Iterable[str]
 
 def dump_config(config: Config) -> str:
     """The resolved config as YAML, every default written out: `load_config` of it gives the same config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    content = config.model_dump(mode="json")
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _read(source: str | Path, chain: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
     path = Path(source).expanduser()
-    shipped = recipes()
+    shipped = list_recipes()
     try:
         if path.is_file():
             where, text = str(source), path.read_text(encoding="utf-8")
@@ -90,17 +101,7 @@ def _read(source: str | Path, chain: tuple[str, ...] = ()) -> tuple[str, dict[st
             raise ConfigError(f"no config file {source}, and the shipped recipes are {', '.join(shipped)}")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source}: cannot be read as text ({error})") from error
-    loader = _Loader(text)
-    loader.name = where
-    try:
-        content = loader.get_single_data()
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise ConfigError(f"{where}: line {line}: not valid YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
-    finally:
-        loader.dispose()
+    content = _parse(where, text)
     if not isinstance(content, dict):
         raise ConfigError(f"{where}: a config is a mapping of keys, this is {type(content).__name__}")
     base = content.pop("extends", None)
@@ -109,8 +110,23 @@ def _read(source: str | Path, chain: tuple[str, ...] = ()) -> tuple[str, dict[st
     if chain and str(base) in chain:
         raise ConfigError(f"{where}: extends {base!r}, which extends this one")
     beside = path.parent / str(base)
-    _, inherited = _read(beside if beside.is_file() else str(base), (*chain, str(base)))
+    try:
+        _, inherited = _read(beside if beside.is_file() else str(base), (*chain, str(base)))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: extends {base!r}: {error}") from None
     return where, _merged(inherited, content)
+
+
+def _parse(where: str, text: str) -> Any:
+    try:
+        loader = _Loader(text)
+        loader.name = where
+        return loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise ConfigError(f"{where}: line {line}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
 
 
 def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,7 +145,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override!r} is not an override; write key=value, such as distill.temperature=3")
     try:
         value = yaml.load(text, _Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(f"{override!r}: the value is not valid YAML; quote it") from None
     place = content
     for depth, key in enumerate(keys[:-1]):

@@ -5,13 +5,23 @@ Nothing here imports torch or ray, so that `raydistill --help` and config errors
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, model_validator
 
 Domain = Literal["vision", "text", "speech"]
 Precision = Literal["auto", "fp32", "bf16"]
-Fraction = Field(ge=0.0, le=1.0)
+# Names appear in paths of overrides and of files.
+Name = Annotated[str, StringConstraints(pattern=r"^[^\s./\\=]+$")]
+
+
+def _power_of_two(value: int) -> int:
+    if value < 2 or value & (value - 1):
+        raise ValueError(f"{value} is not a power of two from 2 on")
+    return value
+
+
+PowerOfTwo = Annotated[int, AfterValidator(_power_of_two)]
 
 
 class Frozen(BaseModel):
@@ -135,13 +145,13 @@ class StudentConfig(Frozen):
     depth: PositiveInt | None = None
     num_heads: PositiveInt | None = None
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
-    patch_size: PositiveInt = Field(4, description="pixels a vision token covers, a power of two")
+    patch_size: PowerOfTwo = Field(4, description="pixels a vision token covers, a power of two")
     tokenizer: str = Field("train", description="`train` one on the task's texts, or a folder or hub name")
     vocab_size: PositiveInt = 8_192
     max_length: PositiveInt = Field(64, description="tokens the student reads")
     embedding_width: PositiveInt = Field(96, description="factorised token embedding: vocabulary × this")
     num_mels: PositiveInt = 40
-    frames_per_token: PositiveInt = Field(4, description="10 ms frames that a speech token covers, a power of two")
+    frames_per_token: PowerOfTwo = Field(4, description="10 ms frames that a speech token covers, a power of two")
     sample_rate: PositiveInt | None = Field(None, description="rate the student hears; default: the view's")
     embeddings_from: str | None = Field(None, description="text teacher whose token embeddings initialise ours")
 
@@ -190,8 +200,8 @@ class Config(Frozen):
     seed: int = Field(0, ge=0)
     num_seeds: PositiveInt = Field(1, description="students of each arm, of seeds `seed`, `seed` + 1, …")
     cache_dir: str = Field("~/.cache/raydistill", description="data sets, teachers and soft labels")
-    tasks: dict[str, TaskConfig] = Field(min_length=1)
-    teachers: dict[str, TeacherConfig] = {}
+    tasks: dict[Name, TaskConfig] = Field(min_length=1)
+    teachers: dict[Name, TeacherConfig] = {}
     student: StudentConfig = StudentConfig()
     distill: DistillConfig = DistillConfig()
     training: TrainingConfig = TrainingConfig()

@@ -14,10 +14,12 @@ import pyarrow.compute
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from raydistill.atomic import reason
 from raydistill.config.models import DataConfig, Domain, TaskConfig
 from raydistill.data import table, views
 from raydistill.data.batch import Inputs, ViewBatch
 from raydistill.data.sources import open_source
+from raydistill.errors import DataError
 
 # Everything else decides the table's content; these only decide how a view is cut from it.
 VIEW_FIELDS = {"augment", "num_views", "max_bad_fraction"}
@@ -50,7 +52,7 @@ class Split:
 
     @property
     def lengths(self) -> NDArray[np.int64] | None:
-        """[num_rows] characters or samples; None for pictures, which are all alike."""
+        """[num_rows] characters, or bytes of sound; None for pictures, which are all alike."""
         if self.domain == "vision":
             return None
         measure = pa.compute.utf8_length if self.domain == "text" else pa.compute.binary_length
@@ -124,11 +126,15 @@ def load_task_data(
     key = json.dumps([table.FORMAT, task.domain, settings, raw.identity], sort_keys=True)
     folder = cache_dir / "data" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot write to cache_dir {cache_dir}: {reason(error)}; set another") from error
         with FileLock(folder.with_suffix(".lock")):
             if not folder.exists():
                 table.prepare(name, task.domain, config, raw, folder, lambda text: progress(f"{name}: {text}"))
     tables, meta = table.read(folder)
+    table.check_skipped(name, config, meta["skipped"], meta["num_seen"])
     splits = {split: Split(split, task.domain, config, tables[split], meta["digests"][split]) for split in table.SPLITS}
     labels, skipped = tuple(meta["label_names"]), tuple(meta["skipped"])
     return TaskData(name, task.domain, labels, **splits, skipped=skipped, settings=config)

@@ -80,7 +80,8 @@ class WaveformPreparer:
     def __call__(self, views: ViewBatch) -> dict[str, Tensor]:
         """See the class."""
         clips = _resampled(views, self.sample_rate, self.max_seconds)
-        padded, mask = _padded(clips, max(len(clip) for clip in clips))
+        # Strided convolutions need some length even where every clip of a batch is short.
+        padded, mask = _padded(clips, max(self.sample_rate // 20, *(len(clip) for clip in clips)))
         count = mask.sum(dim=1, keepdim=True)
         mean = padded.sum(dim=1, keepdim=True) / count
         centred = (padded - mean) * mask

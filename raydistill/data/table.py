@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from raydistill.atomic import reason, replacing
 from raydistill.config.models import DataConfig, Domain
 from raydistill.data import decoding
 from raydistill.data.rows import RawData, RawRow
@@ -23,7 +22,7 @@ from raydistill.data.splits import cut
 from raydistill.errors import DataError
 
 SPLITS = ("train", "validation", "test")
-FORMAT = 1  # raise when a table's content changes for the same source and settings
+FORMAT = 2  # raise when a table's content changes for the same source and settings
 CHUNK = 2_000
 ARROW = {"vision": pa.binary(), "text": pa.string(), "speech": pa.binary()}
 
@@ -86,12 +85,7 @@ def prepare(
     """
     collector = Collector(domain, config, raw.label_names)
     source = {split: collector.collect(rows(), progress) for split, rows in raw.splits.items()}
-    if collector.num_seen and len(collector.skipped) > config.max_bad_fraction * collector.num_seen:
-        first = "; ".join(collector.skipped[:3])
-        raise DataError(
-            f"task {name!r}: {len(collector.skipped)} of {collector.num_seen} rows cannot be used ({first}); "
-            f"mend them or raise tasks.{name}.data.max_bad_fraction (now {config.max_bad_fraction:g})"
-        )
+    check_skipped(name, config, collector.skipped, collector.num_seen)
     columns = _three_splits(source, config)
     found = sorted({label for split in columns.values() for label in split["label"] if label is not None})
     label_names = config.label_names or raw.label_names or tuple(found)
@@ -102,27 +96,43 @@ def prepare(
             raise DataError(f"task {name!r}: the {split} split has {what}; check tasks.{name}.data ({raw.identity})")
     if len(label_names) < 2:
         raise DataError(f"task {name!r}: one label only ({list(label_names)}); classification needs two or more")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    index = {label: position for position, label in enumerate(label_names)}
+    digests = {}
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        index = {label: position for position, label in enumerate(label_names)}
-        digests = {}
-        for split in SPLITS:
-            labels = np.array([-1 if label is None else index[label] for label in columns[split]["label"]], np.int64)
-            table = pa.table({"value": pa.array(columns[split]["value"], ARROW[domain]), "label": labels})
-            with pa.OSFile(str(temporary / f"{split}.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
-                out.write_table(table)
-            digests[split] = _digest(columns[split]["value"], labels)
-        meta = {"label_names": list(label_names), "skipped": collector.skipped, "digests": digests}
-        (temporary / "table.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-        if not folder.exists():
-            temporary.replace(folder)
+        with replacing(folder) as temporary:
+            temporary.mkdir()
+            for split in SPLITS:
+                names, values = columns[split]["label"], columns[split]["value"]
+                labels = np.array([-1 if label is None else index[label] for label in names], np.int64)
+                table = pa.table({"value": pa.array(values, ARROW[domain]), "label": labels})
+                with (
+                    pa.OSFile(str(temporary / f"{split}.arrow"), "wb") as file,
+                    pa.ipc.new_file(file, table.schema) as out,
+                ):
+                    out.write_table(table)
+                digests[split] = _digest(values, labels)
+            meta = {
+                "label_names": list(label_names), "skipped": collector.skipped, "num_seen": collector.num_seen,
+                "digests": digests,
+            }  # fmt: skip
+            (temporary / "table.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
     except OSError as error:
-        raise DataError(f"cannot write the prepared data to {folder}: {error.strerror or error}; "
-                        "free some space or set cache_dir") from error  # fmt: skip
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise DataError(
+            f"cannot write the prepared data to {folder}: {reason(error)}; free some space or set cache_dir"
+        ) from error
+
+
+def check_skipped(name: str, config: DataConfig, skipped: Sequence[str], num_seen: int) -> None:
+    """Too many rows that cannot be used are an error.
+
+    Raises:
+        DataError: names the first three.
+    """
+    if num_seen and len(skipped) > config.max_bad_fraction * num_seen:
+        raise DataError(
+            f"task {name!r}: {len(skipped)} of {num_seen} rows cannot be used ({'; '.join(skipped[:3])}); "
+            f"mend them or raise tasks.{name}.data.max_bad_fraction (now {config.max_bad_fraction:g})"
+        )
 
 
 def read(folder: Path) -> tuple[dict[str, pa.Table], dict[str, Any]]:

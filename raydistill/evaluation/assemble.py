@@ -84,7 +84,7 @@ def assemble_report(
         "description": config.description,
         "tasks": tasks,
         "mean_retention": {
-            arm: statistics.mean(task[f"student_{arm}"] / task["ensemble"] for task in tasks.values())
+            arm: statistics.mean(_ratio(task[f"student_{arm}"], task["ensemble"]) for task in tasks.values())
             for arm in ("alone", "distilled")
         },
         "models": models,
@@ -139,7 +139,7 @@ def _task_report(
         "teachers": {name: task.metric(each, labels) for name, each in teacher_logits.items()},
         "ensemble": ensemble,
         **means,
-        "retention": means["student_distilled"] / ensemble,
+        "retention": _ratio(means["student_distilled"], ensemble),
         "by_seed": by_seed,
         "spread": {student: statistics.stdev(v) if len(v) > 1 else 0.0 for student, v in by_seed.items()},
         "gain": _gain(task, labels, logits["alone"], logits["distilled"]),
@@ -151,6 +151,11 @@ def _task_report(
         }
     report["agreement"] = {f"student_{arm}": mean(lambda each: task.agreement(each, fused), arm) for arm in logits}
     return report
+
+
+def _ratio(student: float, teachers: float) -> float:
+    """Nothing can be retained of teachers that are never right."""
+    return student / teachers if teachers else 0.0
 
 
 def _gain(

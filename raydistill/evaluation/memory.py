@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import psutil
 
@@ -11,11 +12,11 @@ class PeakMemory:
     """Watches this process and all below it (a Ray of our own included) until the block ends.
 
     Attributes:
-        peak_bytes: the largest sum of resident set sizes seen. Pages that several processes share count once for
-            each, so this is an upper bound.
+        peak_bytes: the largest sum of resident memory seen. On Linux a page that several processes share is divided
+            among them (proportional set size); elsewhere it counts for each, an upper bound.
     """
 
-    def __init__(self, every_s: float = 1.0) -> None:
+    def __init__(self, every_s: float = 2.0) -> None:
         self.peak_bytes = 0
         self._every_s = every_s
         self._stopped = threading.Event()
@@ -31,8 +32,8 @@ class PeakMemory:
         total = 0
         for each in [process, *process.children(recursive=True)]:
             try:
-                total += each.memory_info().rss
-            except psutil.Error:
+                total += _resident(each)
+            except (psutil.Error, OSError):
                 continue  # it ended while we looked
         return total
 
@@ -44,3 +45,12 @@ class PeakMemory:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._thread.join()
+
+
+def _resident(process: psutil.Process) -> int:
+    rollup = Path(f"/proc/{process.pid}/smaps_rollup")
+    if rollup.exists():
+        for line in rollup.read_text(encoding="ascii").splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return int(process.memory_info().rss)

@@ -13,8 +13,10 @@ from matplotlib.figure import Figure
 
 COLOURS = {"ensemble": "#9aa5b1", "student_alone": "#e0a458", "student_distilled": "#2a7f9e"}
 NAMES = {"ensemble": "teachers", "student_alone": "student alone", "student_distilled": "student distilled"}
-STYLE: Any = {"font.size": 9.0, "svg.fonttype": "none", "svg.hashsalt": "raydistill", "axes.spines.top": False,
-         "axes.spines.right": False}  # fmt: skip
+STYLE: Any = {
+    "font.size": 9.0, "svg.fonttype": "none", "svg.hashsalt": "raydistill", "text.parse_math": False,
+    "axes.spines.top": False, "axes.spines.right": False,
+}  # fmt: skip
 
 
 def before_after_bars(report: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -16,13 +17,13 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     console.print(before_after(report))
     console.print(model_table(report))
     for line in remarks(report):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False)
 
 
 def before_after(report: dict[str, Any]) -> Table:
     """A row a task: teachers, the student alone, the student distilled."""
     many = len(report["seeds"]) > 1
-    title = f"{report['name']}: before and after"
+    title = escape(f"{report['name']}: before and after")
     if many:
         title += f" (mean ± standard deviation of {len(report['seeds'])} seeds)"
     table = Table(title=title, title_justify="left")
@@ -34,8 +35,8 @@ def before_after(report: dict[str, Any]) -> Table:
         if len(teachers) > 1:
             teachers.append(f"together {task['ensemble']:.3f}")
         table.add_row(
-            f"{name}\n({task['metric']})",
-            "\n".join(teachers),
+            escape(f"{name}\n({task['metric']})"),
+            escape("\n".join(teachers)),
             with_spread(task, "student_alone", many),
             with_spread(task, "student_distilled", many),
             f"{task['gain']['mean']:+.3f}",
@@ -57,7 +58,7 @@ def model_table(report: dict[str, Any]) -> Table:
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for name, model in report["models"].items():
         table.add_row(
-            name, f"{model['parameters']:,}", f"{model['bytes'] / 1e6:.1f}", f"{model['latency_ms']:.2f}",
+            escape(name), f"{model['parameters']:,}", f"{model['bytes'] / 1e6:.1f}", f"{model['latency_ms']:.2f}",
             f"{model['latency_ms_batch_32']:.2f}",
         )  # fmt: skip
     return table

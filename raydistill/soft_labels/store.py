@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from raydistill.atomic import reason, replacing
 from raydistill.errors import SoftLabelError
 from raydistill.soft_labels.source import StepViews, TeacherCost
 from raydistill.soft_labels.targets import SoftTargets
@@ -28,9 +27,14 @@ class LabelKey:
     split: str
     view: int
 
+    @property
+    def text(self) -> str:
+        """As it stands in the file's header."""
+        return f"{self.teacher}/{self.split}/{self.view}"
+
     def path(self, folder: Path) -> Path:
         """The file of this key."""
-        digest = hashlib.sha256(f"{self.teacher}/{self.split}/{self.view}".encode()).hexdigest()[:24]
+        digest = hashlib.sha256(self.text.encode()).hexdigest()[:24]
         return folder / f"{digest}.safetensors"
 
 
@@ -57,7 +61,7 @@ class LabelStore:
         except (SafetensorError, OSError, KeyError) as error:
             self._report(f"soft labels {path.name} are damaged ({type(error).__name__}): made again")
             return None
-        if json.loads(meta.get("key", "[]")) != [key.teacher, key.split, key.view] or len(logits) != num_rows:
+        if meta.get("key") != key.text or len(logits) != num_rows:
             self._report(f"soft labels {path.name} belong to another teacher or data set: made again")
             return None
         if meta.get("sha256") != _checksum(logits):
@@ -72,18 +76,14 @@ class LabelStore:
             SoftLabelError: the folder cannot be written, or the disk is full.
         """
         path = key.path(self.folder)
-        meta = {"key": json.dumps([key.teacher, key.split, key.view]), "sha256": _checksum(logits)}
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        meta = {"key": key.text, "sha256": _checksum(logits)}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({"logits": np.ascontiguousarray(logits)}, temporary, metadata=meta)
-            temporary.replace(path)
-        except (OSError, SafetensorError) as error:
+            with replacing(path) as temporary:
+                save_file({"logits": np.ascontiguousarray(logits)}, temporary, metadata=meta)
+        except OSError as error:
             raise SoftLabelError(
-                f"cannot write soft labels to {self.folder} ({error}); free some space or set cache_dir"
+                f"cannot write soft labels to {self.folder} ({reason(error)}); free some space or set cache_dir"
             ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 class StoredSource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
@@ -14,10 +14,10 @@ from raydistill.errors import ConfigError
 from raydistill.student.shape import StudentShape, TaskShape
 from raydistill.student.stems import make_stems
 from raydistill.student.trunk import Trunk
-from raydistill.student.vocabulary import load_tokenizer
+from raydistill.student.vocabulary import find_tokenizer
 from raydistill.tasks import Task, make_task
 
-WEIGHTS_FILE, TOKENIZER_FILE = "model.safetensors", "tokenizer.json"
+WEIGHTS_FILE = "model.safetensors"
 
 
 class Student(nn.Module, PyTorchModelHubMixin):
@@ -41,7 +41,10 @@ class Student(nn.Module, PyTorchModelHubMixin):
         self.tokenizer: PreTrainedTokenizerFast | None = None
         self.stems = make_stems(self.shape)
         self.trunk = Trunk(self.shape.width, self.shape.depth, self.shape.num_heads, self.shape.dropout)
-        self.heads = nn.ModuleDict({name: task.make_head(self.shape.width) for name, task in self.tasks.items()})
+        # Prefixed: a task may be called `train` or `type`, a module's child may not.
+        self.heads = nn.ModuleDict(
+            {f"task_{name}": task.make_head(self.shape.width) for name, task in self.tasks.items()}
+        )
 
     def forward(self, inputs: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
         """By task: prepared inputs (see `preparer`) -> logits [batch, num_classes].
@@ -51,7 +54,7 @@ class Student(nn.Module, PyTorchModelHubMixin):
         outputs = {}
         for name, prepared in inputs.items():
             tokens, mask = self.stems[self.shape.tasks[name].domain](**prepared)
-            outputs[name] = self.heads[name](self.trunk(tokens, mask), mask)
+            outputs[name] = self.heads[f"task_{name}"](self.trunk(tokens, mask), mask)
         return outputs
 
     def preparer(self, task: str) -> Preparer:
@@ -74,7 +77,7 @@ class Student(nn.Module, PyTorchModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         super()._save_pretrained(save_directory)
         if self.tokenizer is not None:
-            self.tokenizer.backend_tokenizer.save(str(save_directory / TOKENIZER_FILE))
+            self.tokenizer.save_pretrained(save_directory)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> Student:
@@ -86,9 +89,5 @@ class Student(nn.Module, PyTorchModelHubMixin):
         else:
             student = super()._from_pretrained(model_id=model_id, **options)
         if "text" in student.shape.domains:
-            path = folder / TOKENIZER_FILE
-            if not path.is_file():
-                hub = {key: options[key] for key in ("revision", "cache_dir", "token", "local_files_only")}
-                path = Path(hf_hub_download(model_id, TOKENIZER_FILE, **hub))
-            student.tokenizer = load_tokenizer(path)
+            student.tokenizer = find_tokenizer(model_id)
         return student

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from raydistill.errors import ConfigError
 from raydistill.student.stems import TextStem
@@ -17,33 +16,47 @@ PAD, UNKNOWN = "[PAD]", "[UNK]"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A lower-cased WordPiece tokenizer (Schuster & Nakajima 2012) of at most `vocab_size` entries."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    """A lower-cased WordPiece tokenizer (Schuster & Nakajima 2012) of at most `vocab_size` entries.
+
+    The same texts give the same vocabulary. The trainer alone does not: it numbers the letters that continue a word in
+    the order of a hash table, and breaks ties by number. So it gets them numbered.
+    """
+    lines = list(texts)
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    letters = sorted({letter for line in lines for letter in normalizer.normalize_str(line) if not letter.isspace()})
+    tokenizer = _wordpiece(normalizer, {})
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, show_progress=False, min_frequency=2,
+        special_tokens=[PAD, UNKNOWN, *letters, *(f"##{letter}" for letter in letters)],
+    )  # fmt: skip
+    tokenizer.train_from_iterator(lines, trainer)
+    # Letters were special for the trainer only.
+    plain = _wordpiece(normalizer, tokenizer.get_vocab())
+    return PreTrainedTokenizerFast(tokenizer_object=plain, pad_token=PAD, unk_token=UNKNOWN)
+
+
+def _wordpiece(normalizer: normalizers.Normalizer, vocab: dict[str, int]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocab=vocab, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=[PAD, UNKNOWN], show_progress=False, min_frequency=2
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN)
-
-
-def find_tokenizer(name: str) -> PreTrainedTokenizerFast:
-    """A ready tokenizer: a folder or a hub name."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"student.tokenizer {name!r}: {reason}; use `train`, a folder or a hub name") from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ConfigError(f"student.tokenizer {name!r} has no fast tokenizer (tokenizer.json); use `train`")
     return tokenizer
 
 
-def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
-    """The student's tokenizer from the `tokenizer.json` in its folder."""
-    return PreTrainedTokenizerFast(tokenizer_file=str(path), pad_token=PAD, unk_token=UNKNOWN)
+def find_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """A ready tokenizer: a folder or a hub name.
+
+    Raises:
+        ConfigError: none is there.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(name)
+        return tokenizer
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"student.tokenizer {name!r}: {reason}; use `train`, or a folder or hub name with a tokenizer.json"
+        ) from error
 
 
 def borrow_embeddings(

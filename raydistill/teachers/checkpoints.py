@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
+from raydistill.atomic import reason, replacing
 from raydistill.config.models import Config
 from raydistill.data.preparing import TextPreparer
 from raydistill.errors import TeacherError
@@ -41,28 +41,26 @@ def teacher_folder(config: Config, name: str) -> Path:
 
 def save_teacher(network: Network, folder: Path, card: dict[str, Any]) -> None:
     """Write weights, card and whatever `transformers` needs; the folder appears whole or not at all."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        weights = {key: value.detach().cpu().contiguous() for key, value in network.module.state_dict().items()}
-        save_file(weights, temporary / WEIGHTS)
-        settings = getattr(network.module, "config", None)
-        if settings is not None and hasattr(settings, "save_pretrained"):
-            settings.id2label = dict(enumerate(card["label_names"]))
-            settings.label2id = {label: index for index, label in enumerate(card["label_names"])}
-            settings.save_pretrained(temporary)
-        if isinstance(network.prepare, TextPreparer):
-            network.prepare.tokenizer.save_pretrained(temporary)
-        (temporary / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
-    except (OSError, SafetensorError) as error:
+        with replacing(folder) as temporary:
+            temporary.mkdir()
+            # Clones: safetensors refuses tensors that share memory, as tied weights do.
+            weights = {
+                key: value.detach().cpu().contiguous().clone() for key, value in network.module.state_dict().items()
+            }
+            save_file(weights, temporary / WEIGHTS)
+            settings = getattr(network.module, "config", None)
+            if settings is not None and hasattr(settings, "save_pretrained"):
+                settings.id2label = dict(enumerate(card["label_names"]))
+                settings.label2id = {label: index for index, label in enumerate(card["label_names"])}
+                settings.save_pretrained(temporary)
+            if isinstance(network.prepare, TextPreparer):
+                network.prepare.tokenizer.save_pretrained(temporary)
+            (temporary / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
+    except OSError as error:
         raise TeacherError(
-            f"cannot write the teacher to {folder} ({error}); free some space or set cache_dir"
+            f"cannot write the teacher to {folder} ({reason(error)}); free some space or set cache_dir"
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_weights(name: str, module: torch.nn.Module, path: Path) -> None:
@@ -91,12 +89,29 @@ def load_weights(name: str, module: torch.nn.Module, path: Path) -> None:
         for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
         if keys
     ]
+    if problems and path.is_dir() and _load_converted(module, path):
+        return
     if problems:
         raise TeacherError(
             f"teacher {name!r}: the weights in {file} do not fit {type(module).__name__}: {'; '.join(problems)}; "
             f"check teachers.{name}.model and options"
         )
     module.load_state_dict(weights, strict=True)
+
+
+def _load_converted(module: torch.nn.Module, folder: Path) -> bool:
+    """Whether `transformers` itself finds every weight: it writes some architectures' under their older names."""
+    if not isinstance(module, PreTrainedModel) or not (folder / "config.json").is_file():
+        return False
+    try:
+        kind: Any = type(module)
+        loaded, info = kind.from_pretrained(folder, config=module.config, output_loading_info=True)
+    except (OSError, RuntimeError, ValueError):
+        return False
+    if info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"]:
+        return False
+    module.load_state_dict(loaded.state_dict(), strict=True)
+    return True
 
 
 def checkpoint_labels(path: Path, stated: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -139,12 +154,11 @@ def fingerprint(network: Network, columns: NDArray[np.int64], precision: str) ->
     prepare: Any = network.prepare
     digest.update(json.dumps([type(prepare).__name__, prepare.to_json()], sort_keys=True).encode())
     if isinstance(prepare, TextPreparer):
-        digest.update(json.dumps(prepare.tokenizer.get_vocab(), sort_keys=True).encode())
+        backend = getattr(prepare.tokenizer, "backend_tokenizer", None)
+        digest.update(
+            (backend.to_str() if backend else json.dumps(prepare.tokenizer.get_vocab(), sort_keys=True)).encode()
+        )
     for key, value in sorted(network.module.state_dict().items()):
         digest.update(key.encode())
-        digest.update(
-            value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-            if value.ndim
-            else str(value.item()).encode()
-        )
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

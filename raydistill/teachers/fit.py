@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +13,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
+from raydistill.atomic import reason, replacing
 from raydistill.config.models import TeachConfig
 from raydistill.data.dataset import TaskData
 from raydistill.data.ordering import shuffled_batches
 from raydistill.errors import TeacherError
 from raydistill.precision import autocast, use_bf16
+from raydistill.schedule import learning_rate_at
 from raydistill.teachers.models import Network
 
 STATE = "training.pt"
@@ -46,10 +47,6 @@ def fit(
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=num_steps + 1, pct_start=max(config.warmup_fraction, 1e-3),
-        cycle_momentum=False,
-    )  # fmt: skip
     state: dict[str, Any] = {"step": 0, "best": -1.0, "worse": 0, "seconds": 0.0}
     path = folder / STATE
     if path.is_file():
@@ -57,7 +54,6 @@ def fit(
         state = saved["state"]
         module.load_state_dict(saved["module"])
         optimizer.load_state_dict(saved["optimizer"])
-        schedule.load_state_dict(saved["schedule"])
         best_weights = saved["best_weights"]
         progress(f"goes on from step {state['step']}")
     else:
@@ -81,8 +77,9 @@ def fit(
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, config.learning_rate, num_steps, config.warmup_fraction)
         optimizer.step()
-        schedule.step()
         optimizer.zero_grad(set_to_none=True)
         state["step"] = step + 1
         if state["step"] % 10 == 0:
@@ -101,10 +98,8 @@ def fit(
                 best_weights = {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
             state["seconds"] = seconds_before + time.monotonic() - began
             progress(f"step {state['step']}/{num_steps}, validation accuracy {accuracy:.3f}")
-            _save(path, {
-                "state": state, "module": module.state_dict(), "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(), "best_weights": best_weights,
-            })  # fmt: skip
+            saved = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "best_weights": best_weights}
+            _save(path, {"state": state, **saved})
     module.load_state_dict(best_weights)
     module.eval()
     return {
@@ -132,15 +127,11 @@ def validation_accuracy(network: Network, data: TaskData, bf16: bool, batch_size
 
 
 def _save(path: Path, value: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(value, temporary)
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
+        with replacing(path) as temporary:
+            torch.save(value, temporary)
+    except OSError as error:
         raise TeacherError(
-            f"cannot write the teacher's training state to {path.parent} ({str(error).splitlines()[0]}); "
-            "free some space or set cache_dir"
+            f"cannot write the teacher's training state to {path.parent} ({reason(error)}); free some space or set "
+            "cache_dir"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -65,7 +65,7 @@ def build(
         if config.loader == "transformers":
             return _transformers(config, domain, data, num_classes, folder)
         return _python(config, domain, data, num_classes)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TeacherError(
             f"teacher {name!r}: cannot build {config.loader} model {config.model!r}: {reason}; check teachers.{name}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from raydistill.atomic import reason, replacing
 from raydistill.errors import RaydistillError
 
 LATEST, BEST = "latest.pt", "best.pt"
@@ -37,23 +37,18 @@ class TrainingState:
 
 
 def save_atomically(value: Any, path: Path) -> None:
-    """Write beside `path`, then rename: a reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """A reader sees the old file or the new one, never half of one.
+
+    Raises:
+        RaydistillError: it cannot be written.
+    """
     try:
-        torch.save(value, temporary)
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        # torch reports a full disk as a RuntimeError of its zip writer.
-        free = os.statvfs(path.parent).f_bavail * os.statvfs(path.parent).f_frsize
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error) and "write" not in str(error):
-            raise
+        with replacing(path) as temporary:
+            torch.save(value, temporary)
+    except OSError as error:
         raise RaydistillError(
-            f"cannot write the checkpoint {path} ({free >> 20} MiB free there): "
-            f"{str(error).splitlines()[0]}; free some space and run the same command to go on"
+            f"cannot write the checkpoint {path} ({reason(error)}); free some space and run the same command to go on"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_state(state: TrainingState, folder: Path) -> None:

@@ -12,13 +12,14 @@ from torch import nn
 
 from raydistill.data.dataset import TaskData
 from raydistill.precision import autocast, use_bf16
+from raydistill.schedule import learning_rate_at
 from raydistill.soft_labels.source import SoftTargetSource
 from raydistill.student.model import Student
 from raydistill.training.batches import BatchMaker, plan_rows
 from raydistill.training.checkpoint import BEST, TrainingState, load_state, save_atomically, save_state
 from raydistill.training.metrics_log import MetricsLog
 from raydistill.training.plan import TrainingPlan
-from raydistill.training.step import Weights, distillation_loss, learning_rate_at
+from raydistill.training.step import Weights, distillation_loss
 from raydistill.training.validation import validate
 
 LOG_EVERY = 20  # steps; reading the metrics waits for the device

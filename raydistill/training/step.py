@@ -64,12 +64,3 @@ def distillation_loss(
         metrics[f"{name}/hard_loss"] = hard_loss.detach()
     metrics["total_loss"] = total_loss.detach()
     return total_loss, metrics
-
-
-def learning_rate_at(step: int, peak: float, num_steps: int, warmup_fraction: float) -> float:
-    """Linear warm-up, then a half cosine to zero (Loshchilov & Hutter 2017): a pure function of the step."""
-    warmup = max(1, round(warmup_fraction * num_steps))
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(1, num_steps - warmup)
-    return peak * 0.5 * (1.0 + float(torch.cos(torch.tensor(progress * torch.pi))))

@@ -21,5 +21,6 @@ def validate(
     for name, task in student.tasks.items():
         logits = predict_split(student, name, data[name].validation, bf16=bf16)
         scores[name] = task.metric(logits, data[name].validation.labels)
-    retention = [score / ensemble_accuracy.get(name, 1.0) for name, score in scores.items()]
+    # A teacher that is never right is no measure; the bare metric then is.
+    retention = [score / (ensemble_accuracy.get(name) or 1.0) for name, score in scores.items()]
     return {"validation": scores, "retention": sum(retention) / len(retention)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from raydistill.config.models import DataConfig, TaskConfig
 from raydistill.data.rows import RawData, RawRow
 from raydistill.errors import DataError
 
+AUDIO_ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
 DEFAULT_COLUMN = {"vision": "image", "text": "text", "speech": "audio"}
 
 
@@ -37,6 +39,13 @@ def open_dataset(name: str, task: TaskConfig, progress: Callable[[str], None]) -
             f"task {name!r}: {config.path!r} has no split {config.train_split!r}; it has {sorted(loaded)}: "
             f"set tasks.{name}.data.train_split"
         )
+    for split in ("validation", "test"):
+        default = DataConfig.model_fields[f"{split}_split"].default
+        if named[split] not in (None, default) and named[split] not in loaded:
+            raise DataError(
+                f"task {name!r}: {config.path!r} has no split {named[split]!r}; it has {sorted(loaded)}: set "
+                f"tasks.{name}.data.{split}_split, or leave it out to cut one from the train split"
+            )
     splits = {split: loaded[key] for split, key in named.items() if key in loaded}
     column = config.input_column or DEFAULT_COLUMN[task.domain]
     for split, rows in splits.items():
@@ -53,8 +62,10 @@ def open_dataset(name: str, task: TaskConfig, progress: Callable[[str], None]) -
             )
     label = splits["train"].features[config.label_column]
     label_names = tuple(label.names) if isinstance(label, datasets.ClassLabel) else None
-    readers = {split: _reader(split, rows, column, config) for split, rows in splits.items()}
-    return RawData(readers, label_names, f"{config.source} {config.path} {_identity(config, splits)}")
+    names_files = task.domain != "text" and config.source != "hub"
+    readers = {split: _reader(split, rows, column, config, names_files) for split, rows in splits.items()}
+    files = [value for rows in splits.values() for value in _strings(rows, column)] if names_files else []
+    return RawData(readers, label_names, f"{config.source} {config.path} {_identity(config, splits, files)}")
 
 
 def _load(config: DataConfig) -> Any:
@@ -67,18 +78,44 @@ def _load(config: DataConfig) -> Any:
     if config.source == "disk":
         loaded = datasets.load_from_disk(path)
         return loaded if isinstance(loaded, datasets.DatasetDict) else {config.train_split: loaded}
-    if config.source in ("imagefolder", "audiofolder"):
-        return datasets.load_dataset(config.source, data_dir=path)
+    if config.source == "imagefolder":
+        return datasets.load_dataset("imagefolder", data_dir=path)
+    if config.source == "audiofolder":
+        return _audio_folder(place, config)
     if place.is_dir():
         return datasets.load_dataset(config.source, data_dir=path)
     return datasets.load_dataset(config.source, data_files={config.train_split: path})
+
+
+def _audio_folder(folder: Path, config: DataConfig) -> dict[str, datasets.Dataset]:
+    """One sub-folder a class, below one a split where there are splits: as `datasets` reads it.
+
+    Its own reader needs a decoder (torchcodec and FFmpeg) merely to list files.
+    """
+    names = {config.train_split, config.validation_split, config.test_split}
+    found = {sub.name: sub for sub in sorted(folder.iterdir()) if sub.is_dir() and sub.name in names}
+    loaded = {}
+    for split, root in (found or {config.train_split: folder}).items():
+        files = [file for file in sorted(root.glob("*/*")) if file.suffix.lower() in AUDIO_ENDINGS]
+        loaded[split] = datasets.Dataset.from_dict(
+            {
+                "audio": [str(file.absolute()) for file in files],
+                config.label_column: [file.parent.name for file in files],
+            }
+        )
+    if not any(len(rows) for rows in loaded.values()):
+        raise FileNotFoundError(f"no {', '.join(AUDIO_ENDINGS)} files in sub-folders named after their class")
+    return loaded
 
 
 def _local(config: DataConfig) -> Path:
     return Path(config.path or "").expanduser()
 
 
-def _reader(split: str, rows: datasets.Dataset, column: str, config: DataConfig) -> Callable[[], Iterator[RawRow]]:
+def _reader(
+    split: str, rows: datasets.Dataset, column: str, config: DataConfig, names_files: bool
+) -> Callable[[], Iterator[RawRow]]:
+    """`names_files`: strings in the column are files, relative to the source's folder."""
     feature = rows.features[column]
     # Undecoded: a corrupt file is then one bad row, not the end of the iteration.
     if isinstance(feature, datasets.Image):
@@ -86,8 +123,7 @@ def _reader(split: str, rows: datasets.Dataset, column: str, config: DataConfig)
     elif isinstance(feature, datasets.Audio):
         rows = rows.cast_column(column, datasets.Audio(decode=False))
 
-    base = _local(config)
-    base = base if base.is_dir() else base.parent
+    base = _folder(config)
 
     def read() -> Iterator[RawRow]:
         for position, row in enumerate(rows):
@@ -95,20 +131,19 @@ def _reader(split: str, rows: datasets.Dataset, column: str, config: DataConfig)
             if isinstance(value, dict):
                 where = value.get("path") or where
                 value = value.get("bytes") or _file_bytes(Path(value.get("path") or ""))
-            elif isinstance(value, str) and config.source != "hub" and _is_file_column(value, base):
+            elif isinstance(value, str) and names_files:
                 where, value = value, _file_bytes(base / value)
-            label = row[config.label_column]
             group = None if config.group_column is None else str(row[config.group_column])
-            yield RawRow(where, value, label if label is None or isinstance(label, int) else str(label), group)
+            yield RawRow(where, value, _label(row[config.label_column]), group)
 
     return read
 
 
-FILE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".wav", ".flac", ".ogg", ".mp3")
-
-
-def _is_file_column(value: str, base: Path) -> bool:
-    return value.lower().endswith(FILE_ENDINGS)
+def _label(value: Any) -> str | int | None:
+    """A column of whole numbers with gaps arrives as floats, and gaps as NaN."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else str(int(value)) if value.is_integer() else str(value)
+    return value if value is None or isinstance(value, int) else str(value)
 
 
 def _file_bytes(path: Path) -> bytes:
@@ -119,17 +154,27 @@ def _file_bytes(path: Path) -> bytes:
         return b""
 
 
-def _identity(config: DataConfig, splits: dict[str, datasets.Dataset]) -> str:
-    """Of the content as found: `datasets`' own fingerprints, and names, sizes and times of a folder's files."""
+def _strings(rows: datasets.Dataset, column: str) -> list[str]:
+    return [value for value in rows[column] if value] if rows.features[column].dtype in ("string", "large_string") else []
+
+
+def _identity(config: DataConfig, splits: dict[str, datasets.Dataset], named_files: list[str]) -> str:
+    """Of the content as found: `datasets`' own fingerprints; elsewhere names, sizes and times of all files."""
     digest = hashlib.sha256()
-    base = _local(config)
     if config.source == "hub":
         for split, rows in sorted(splits.items()):
             digest.update(f"{split} {rows._fingerprint}\n".encode())
-    else:
-        files = sorted(base.rglob("*")) if base.is_dir() else [base]
-        for file in files:
-            if file.is_file():
-                stat = file.stat()
-                digest.update(f"{file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        return digest.hexdigest()[:16]
+    place = _local(config)
+    files = set(place.rglob("*")) if place.is_dir() else {place}
+    for file in sorted(files | {_folder(config) / name for name in named_files}):
+        if file.is_file():
+            stat = file.stat()
+            digest.update(f"{file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _folder(config: DataConfig) -> Path:
+    """What relative file names in a table are relative to."""
+    place = _local(config)
+    return place if place.is_dir() else place.parent

@@ -1,0 +1,53 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary place beside `path` for a file or a folder.
+
+    It takes the place of `path` when the block ends well and vanishes when it does not: a reader sees the old content
+    or the new one, never half of it.
+
+    Raises:
+        OSError: it cannot be written. torch and safetensors report a full disk in their own ways; here it is one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    _remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_dir():
+            _remove(path)  # a folder cannot replace one that is not empty
+        temporary.replace(path)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error)) from error
+    except RuntimeError as error:
+        if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, "the disk is full, or a limit on the size of files is reached") from error
+    finally:
+        _remove(temporary)
+
+
+def reason(error: OSError) -> str:
+    """What went wrong, in words."""
+    return (error.strerror or str(error)).splitlines()[0]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -1,0 +1,189 @@
+"""The loop without Ray: it learns, and stopped half way it ends where it would have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from raydistill.commands.students import make_student
+from raydistill.config.models import Config
+from raydistill.data.dataset import TaskData
+from raydistill.errors import RaydistillError
+from raydistill.soft_labels.source import SoftTargetSource
+from raydistill.soft_labels.store import StoredSource
+from raydistill.student.model import Student
+from raydistill.teachers.labelling import training_views
+from raydistill.training.batches import plan_rows
+from raydistill.training.checkpoint import BEST, LATEST, TrainingState
+from raydistill.training.loop import train_student
+from raydistill.training.metrics_log import METRICS_FILE, read_metrics
+from raydistill.training.plan import Arm, TrainingPlan
+
+Data = dict[str, TaskData]
+TRAINING = {
+    "num_steps": 40, "batch_size": 6, "learning_rate": 3e-3, "evaluate_every": 10, "precision": "fp32",
+    "label_fraction": 0.5,
+}  # fmt: skip
+
+
+class Stop(Exception):
+    """A power cut, as far as the loop can tell."""
+
+
+@pytest.fixture
+def plan_of(make_config: Callable[..., Config], tiny_data: Data, tmp_path: Path) -> Callable[..., TrainingPlan]:
+    """A plan in a folder of its own; all plans of a test start from the same student."""
+    initial = tmp_path / "initial"
+
+    def make(folder: str, arm: Arm = "distilled", seed: int = 0, **training: Any) -> TrainingPlan:
+        config = make_config(training={**TRAINING, **training}, distill={"temperature": 2.0, "hard_weight": 0.3})
+        if not initial.exists():
+            make_student(config, tiny_data, 0, initial)
+
+        def sure() -> SoftTargetSource:
+            """A teacher that knows every label."""
+            said = {
+                name: {"sure": {
+                    view: (6 * np.eye(len(data.label_names))[data.train.labels]).astype(np.float16)
+                    for view in training_views(config.tasks[name])
+                }}
+                for name, data in tiny_data.items()
+            }  # fmt: skip
+            return StoredSource(said)
+
+        where = tmp_path / folder
+        return TrainingPlan(
+            config=config, arm=arm, seed=seed, initial_student=initial, folder=where / "arm",
+            tensorboard=where / "tensorboard",
+            ensemble_accuracy=dict.fromkeys(tiny.TASKS, 1.0), open_source=sure if arm == "distilled" else None,
+        )  # fmt: skip
+
+    return make
+
+
+def stopped_at(plan: TrainingPlan, data: Data, step: int) -> None:
+    def cut(line: dict[str, Any]) -> None:
+        if line["step"] == step:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_student(plan, data, on_log=cut)
+
+
+def assert_equal_states(left: TrainingState, right: TrainingState) -> None:
+    assert left.step == right.step and left.model.keys() == right.model.keys()
+    for key, weight in left.model.items():
+        assert torch.equal(weight, right.model[key]), key
+    for index, moments in left.optimizer["state"].items():
+        for key, value in moments.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(right.optimizer["state"][index][key]))
+    assert left.curve == right.curve
+    assert (left.best_step, left.best_score) == (right.best_step, right.best_score)
+    assert left.student_samples == right.student_samples
+    assert left.teacher_samples_cached == right.teacher_samples_cached
+
+
+def losses(plan: TrainingPlan) -> list[dict[str, Any]]:
+    timed = {"steps_per_s", "samples_per_s"}
+    lines = read_metrics(plan.folder / METRICS_FILE)
+    assert lines and {line["run"] for line in lines} == {plan.name}
+    return [{key: value for key, value in line.items() if key not in timed} for line in lines]
+
+
+@pytest.mark.parametrize("arm", ["distilled", "alone"])
+def test_the_loss_falls_and_the_best_student_is_kept(
+    plan_of: Callable[..., TrainingPlan], tiny_data: Data, arm: Arm
+) -> None:
+    plan = plan_of("run", arm, num_steps=100, evaluate_every=20)
+    state = train_student(plan, tiny_data)
+    falling = [point["train_loss"] for point in state.curve]
+    assert [point["step"] for point in state.curve] == [20, 40, 60, 80, 100]
+    assert falling[-1] < 0.7 * falling[0]
+    assert state.best_score == max(point["retention"] for point in state.curve) > 0.6
+    best = Student.from_pretrained(str(plan.initial_student))
+    best.load_state_dict(torch.load(plan.folder / BEST, weights_only=True))
+    assert state.student_samples == 100 * 6 * 3
+    assert state.teacher_samples_cached == (100 * 6 * 3 if arm == "distilled" else 0)
+
+
+@pytest.mark.parametrize("training", [{}, {"gradient_accumulation": 2, "batch_size": 3}], ids=["plain", "accumulated"])
+@pytest.mark.parametrize("arm", ["distilled", "alone"])
+def test_stopped_and_resumed_equals_uninterrupted_exactly(
+    plan_of: Callable[..., TrainingPlan], tiny_data: Data, arm: Arm, training: dict[str, Any]
+) -> None:
+    whole, parts = plan_of("whole", arm, **training), plan_of("parts", arm, **training)
+    uninterrupted = train_student(whole, tiny_data)
+    stopped_at(parts, tiny_data, 30)  # 20 is saved, 30 not yet
+    resumed = train_student(parts, tiny_data)
+    assert (uninterrupted.resumed_at, resumed.resumed_at) == (0, 20)
+    assert_equal_states(resumed, uninterrupted)
+    assert losses(parts) == losses(whole)
+
+
+def test_stopped_before_its_first_checkpoint_it_starts_over(
+    plan_of: Callable[..., TrainingPlan], tiny_data: Data
+) -> None:
+    whole, parts = plan_of("whole"), plan_of("parts")
+    stopped_at(parts, tiny_data, 10)
+    assert not (parts.folder / LATEST).exists()
+    assert_equal_states(train_student(parts, tiny_data), train_student(whole, tiny_data))
+    assert losses(parts) == losses(whole)
+
+
+def test_a_finished_training_is_not_trained_further(plan_of: Callable[..., TrainingPlan], tiny_data: Data) -> None:
+    plan = plan_of("run", num_steps=10)
+    first = train_student(plan, tiny_data)
+    assert_equal_states(train_student(plan, tiny_data), first)
+
+
+def test_a_torn_checkpoint_is_an_error_that_names_the_file(
+    plan_of: Callable[..., TrainingPlan], tiny_data: Data
+) -> None:
+    plan = plan_of("run", num_steps=10)
+    train_student(plan, tiny_data)
+    file = plan.folder / LATEST
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(RaydistillError, match=r"latest\.pt cannot be read"):
+        train_student(plan, tiny_data)
+
+
+def test_another_seed_trains_another_student(plan_of: Callable[..., TrainingPlan], tiny_data: Data) -> None:
+    states = [train_student(plan_of(f"seed{seed}", seed=seed, num_steps=10), tiny_data) for seed in (0, 1)]
+    assert any(not torch.equal(states[0].model[key], states[1].model[key]) for key in states[0].model)
+
+
+def test_two_micro_batches_count_as_one_batch_of_both(plan_of: Callable[..., TrainingPlan], tiny_data: Data) -> None:
+    plan = plan_of("run", gradient_accumulation=2, batch_size=3, num_steps=10)
+    state = train_student(plan, tiny_data)
+    assert state.student_samples == 10 * 2 * 3 * 3
+
+
+def test_both_arms_see_the_same_labels_and_only_the_distilled_one_draws_unlabelled_rows(
+    plan_of: Callable[..., TrainingPlan], tiny_data: Data
+) -> None:
+    config = plan_of("run").config
+    for seed in (0, 1):
+        rows = {arm: plan_rows(config, tiny_data, arm, seed, 1) for arm in ("alone", "distilled")}
+        for name, data in tiny_data.items():
+            visible = rows["alone"][name].visible_labels
+            shown = np.flatnonzero(visible >= 0)
+            np.testing.assert_array_equal(rows["distilled"][name].visible_labels, visible)
+            np.testing.assert_array_equal(visible[shown], data.train.labels[shown])
+            assert len(shown) == pytest.approx(len(data.train) / 2, abs=3)
+            np.testing.assert_array_equal(np.sort(rows["alone"][name].sampler.rows), shown)
+            assert len(rows["distilled"][name].sampler.rows) == len(data.train)
+    first, second = (plan_rows(config, tiny_data, "alone", seed, 1)["mood"].visible_labels for seed in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+def test_metrics_cut_short_by_a_kill_are_read_as_far_as_they_are_whole(tmp_path: Path) -> None:
+    file = tmp_path / METRICS_FILE
+    file.write_text('{"run": "a", "step": 1}\n{"run": "a", "step": 2}\n{"run": "a", "st', encoding="utf-8")
+    assert [line["step"] for line in read_metrics(file)] == [1, 2]
+    assert read_metrics(tmp_path / "nothing.jsonl") == []
