@@ -24,6 +24,9 @@ th {{ text-align: left; font-weight: 600; background: #f4f6f8 }} td.n, th.n {{ t
 """
 
 
+NUMBERS = frozenset({1, 2, 3, 4})  # columns that hold numbers, in every table here
+
+
 def render_html(report: dict[str, Any], config_yaml: str) -> str:
     """The whole page.
 
@@ -32,7 +35,7 @@ def render_html(report: dict[str, Any], config_yaml: str) -> str:
         config_yaml: the resolved config, shown at the end.
     """
     sections = [
-        "".join(f"<p>{escape(line)}</p>" for line in remarks(report)),
+        "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in remarks(report)) + "</ul>",
         before_after_bars(report),
         "<h2>Before and after</h2>" + _before_after(report),
         "<h2>Learning curves</h2>" + learning_curves(report),
@@ -52,45 +55,46 @@ def render_html(report: dict[str, Any], config_yaml: str) -> str:
 
 def _before_after(report: dict[str, Any]) -> str:
     many = len(report["seeds"]) > 1
-    rows = []
+    heads = ["", "", "macro-F1", "calibration error", "agrees with teachers", "distilled against alone"]
+    body = [f"<tr>{_cells('th', heads, NUMBERS)}</tr>"]
     for name, task in report["tasks"].items():
-        gain = task["gain"]
-        rows += [
-            [escape(name), f"teacher {escape(teacher)}", f"{value:.3f}", "", "", "", ""]
-            for teacher, value in task["teachers"].items()
-        ]
-        models = {"student_alone": "student alone", "student_distilled": "student distilled"}
-        if len(task["teachers"]) > 1:
-            models = {"ensemble": "teachers together", **models}
-        for model, words in models.items():
-            value = f"{task[model]:.3f}" if model == "ensemble" else with_spread(task, model, many)
-            agreement = "" if model == "ensemble" else f"{task['agreement'][model]:.3f}"
-            note = ""
-            if model == "student_distilled":
-                mark = {"better": "best", "worse": "worse"}.get(gain["verdict"], "")
-                note = (
-                    f'<span class="{mark}">{gain["mean"]:+.3f} ± {2 * gain["standard_error"]:.3f} {gain["verdict"]}</span>, '
-                    f"retention {task['retention']:.3f}"
-                )
-            details = [f"{task[key][model]:.3f}" for key in ("macro_f1", "calibration_error") if key in task]
-            rows.append([escape(name), words, value, *details, agreement, note])
-        rows.append(
-            ["", f'<span class="muted">{task["num_train"]:,} training rows, {task["num_labelled"]:,} with their label '
-             f"shown; {task['num_test']:,} test rows</span>", "", "", "", "", ""]
-        )  # fmt: skip
-    note = '<p class="muted">The gain is distilled minus alone, ± two standard errors (test rows, and seeds where several).'
+        about = (
+            f"{task['num_train']:,} training rows, {task['num_labelled']:,} with their label shown; "
+            f"{task['num_test']:,} test rows"
+        )
+        title = f'<b>{escape(name)}</b> <span class="muted">{escape(task["metric"])}; {about}</span>'
+        body.append(f'<tr><td colspan="{len(heads)}">{title}</td></tr>')
+        body += [f"<tr>{_cells('td', row, NUMBERS)}</tr>" for row in _task_rows(task, many)]
+    note = "The gain is distilled minus alone, ± two standard errors (test rows, and seeds where several)."
     if many:
-        note += f" Values after ± in the column “metric” are standard deviations over {len(report['seeds'])} seeds."
-    heads = [
-        "task",
-        "model",
-        "metric",
-        "macro-F1",
-        "calibration error",
-        "agrees with teachers",
-        "distilled against alone",
-    ]
-    return _table(heads, rows, numbers={2, 3, 4, 5}) + note + "</p>"
+        note += f" Values after ± beside an accuracy are standard deviations over {len(report['seeds'])} seeds."
+    return f'<table><tbody>{"".join(body)}</tbody></table><p class="muted">{note}</p>'
+
+
+def _task_rows(task: dict[str, Any], many: bool) -> list[list[str]]:
+    gain, mark = task["gain"], {"better": "best", "worse": "worse"}.get(task["gain"]["verdict"], "")
+    remark = (
+        f'<span class="{mark}">{gain["mean"]:+.3f} ± {2 * gain["standard_error"]:.3f} {gain["verdict"]}</span>, '
+        f"retention {task['retention']:.3f}"
+    )
+    one = len(task["teachers"]) == 1
+    rows = []
+    for teacher, value in task["teachers"].items():
+        details = _details(task, "ensemble") if one else ["", ""]
+        rows.append([f"teacher {escape(teacher)}", f"{value:.3f}", *details, "", ""])
+    if not one:
+        rows.append(["teachers together", f"{task['ensemble']:.3f}", *_details(task, "ensemble"), "", ""])
+    for model, words, last in (
+        ("student_alone", "student alone", ""), ("student_distilled", "student distilled", remark)
+    ):  # fmt: skip
+        agreement = f"{task['agreement'][model]:.3f}"
+        rows.append([words, with_spread(task, model, many), *_details(task, model), agreement, last])
+    return rows
+
+
+def _details(task: dict[str, Any], model: str) -> list[str]:
+    """Empty for kinds of task that do not have them."""
+    return [f"{task[key][model]:.3f}" if key in task else "" for key in ("macro_f1", "calibration_error")]
 
 
 def _models(report: dict[str, Any]) -> str:
@@ -100,7 +104,7 @@ def _models(report: dict[str, Any]) -> str:
         for name, model in report["models"].items()
     ]  # fmt: skip
     heads = ["model", "parameters", "size", "ms a sample, batch 1", "ms a sample, batch 32"]
-    return _table(heads, rows, numbers={1, 2, 3, 4})
+    return _table(heads, rows, numbers=NUMBERS)
 
 
 def _cost(report: dict[str, Any]) -> str:
@@ -114,7 +118,7 @@ def _cost(report: dict[str, Any]) -> str:
         ["rows that students saw", f"{cost['student_samples']:,}"],
         ["peak memory, all processes", f"{cost['peak_rss_bytes'] / 2**30:.1f} GiB"],
     ]
-    return _table(["what", "how much"], rows, numbers={1})
+    return _table(["what", "how much"], rows, numbers=NUMBERS)
 
 
 def _events(report: dict[str, Any]) -> str:
@@ -123,10 +127,11 @@ def _events(report: dict[str, Any]) -> str:
     return _table(["at", "what"], [[f"{event['at_s']:.0f} s", escape(event["what"])] for event in report["events"]])
 
 
-def _table(heads: list[str], rows: Iterable[list[str]], numbers: set[int] = frozenset()) -> str:  # type: ignore[assignment]
-    def cells(tag: str, values: list[str]) -> str:
-        marks = ['class="n"' if i in numbers else "" for i in range(len(values))]
-        return "".join(f"<{tag} {mark}>{value}</{tag}>" for mark, value in zip(marks, values, strict=True))
+def _table(heads: list[str], rows: Iterable[list[str]], numbers: frozenset[int] = frozenset()) -> str:
+    lines = "".join(f"<tr>{_cells('td', row, numbers)}</tr>" for row in rows)
+    return f"<table><thead><tr>{_cells('th', heads, numbers)}</tr></thead><tbody>{lines}</tbody></table>"
 
-    lines = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{cells('th', heads)}</tr></thead><tbody>{lines}</tbody></table>"
+
+def _cells(tag: str, values: list[str], numbers: frozenset[int]) -> str:
+    marks = [' class="n"' if i in numbers else "" for i in range(len(values))]
+    return "".join(f"<{tag}{mark}>{value}</{tag}>" for mark, value in zip(marks, values, strict=True))

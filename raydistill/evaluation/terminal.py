@@ -70,17 +70,17 @@ def remarks(report: dict[str, Any]) -> list[str]:
     teachers = sum(model["parameters"] for name, model in report["models"].items() if name != "student")
     ratio = teachers / report["models"]["student"]["parameters"]
     lines = [
-        f"mean retention {retention['distilled']:.3f} distilled, {retention['alone']:.3f} alone; "
+        f"Mean retention {retention['distilled']:.3f} distilled, {retention['alone']:.3f} alone; "
         f"the teachers together have {ratio:.1f} times the student's parameters"
     ]
     if settings["label_fraction"] < 1:
         lines.append(
-            f"labels are scarce here: both students see the labels of {settings['label_fraction']:.0%} of the labelled "
+            f"Labels are scarce here: both students see the labels of {settings['label_fraction']:.0%} of the labelled "
             "training rows, the same ones; the teachers speak on all rows"
         )
     unclear = [name for name, task in report["tasks"].items() if task["gain"]["verdict"] != "better"]
     if unclear:
-        lines.append(f"distilling is not clearly better than training alone on: {', '.join(unclear)}")
+        lines.append(f"Distilling is not clearly better than training alone on {', '.join(unclear)}")
     lines.append(
         f"{cost['wall_s']:.0f} s in all; teachers computed {cost['teacher_samples']:,} rows in "
         f"{cost['teacher_busy_s']:.0f} s, {cost['teacher_samples_cached']:,} came from the store; "

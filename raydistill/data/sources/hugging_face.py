@@ -155,7 +155,9 @@ def _file_bytes(path: Path) -> bytes:
 
 
 def _strings(rows: datasets.Dataset, column: str) -> list[str]:
-    return [value for value in rows[column] if value] if rows.features[column].dtype in ("string", "large_string") else []
+    return (
+        [value for value in rows[column] if value] if rows.features[column].dtype in ("string", "large_string") else []
+    )
 
 
 def _identity(config: DataConfig, splits: dict[str, datasets.Dataset], named_files: list[str]) -> str:
