@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import raydistill
+from raydistill.config.loader import check_complete
 from raydistill.errors import RaydistillError
 
 app = typer.Typer(
@@ -23,6 +24,8 @@ app = typer.Typer(
 
 # typer carries its own click and does not export the base of its usage errors.
 USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+INTERRUPTED = 130  # as a shell says it: 128 + SIGINT
 
 ConfigArgument = Annotated[str, typer.Argument(help="a YAML config, or the name of a shipped recipe such as demo")]
 Overrides = Annotated[
@@ -45,6 +48,17 @@ def _main(
     pass
 
 
+def _load(config: str, overrides: list[str] | None) -> raydistill.Config:
+    """Here, before a command loads torch: a mistake in the config is told at once."""
+    return raydistill.load_config(config, overrides or ())
+
+
+def _complete(config: str, overrides: list[str] | None) -> raydistill.Config:
+    loaded = _load(config, overrides)
+    check_complete(loaded)
+    return loaded
+
+
 @app.command()
 def teach(
     config: ConfigArgument,
@@ -53,13 +67,13 @@ def teach(
     again: Annotated[bool, typer.Option("--again", help="train the cached teachers anew")] = False,
 ) -> None:
     """Train or fine-tune the teachers that have no checkpoint yet."""
-    raydistill.teach(config, overrides or (), out=out, again=again)
+    raydistill.teach(_load(config, overrides), out=out, again=again)
 
 
 @app.command()
 def label(config: ConfigArgument, overrides: Overrides = None, out: Out = None) -> None:
     """Write every teacher's soft labels ahead of time."""
-    raydistill.label(config, overrides or (), out=out)
+    raydistill.label(_complete(config, overrides), out=out)
 
 
 @app.command()
@@ -72,7 +86,7 @@ def distill(
 ) -> None:
     """Distil one student, and report before against after."""
     words = [*(overrides or ()), *([f"num_seeds={seeds}"] if seeds is not None else [])]
-    raydistill.distill(config, words, out=out, again=again)
+    raydistill.distill(_complete(config, words), out=out, again=again)
 
 
 @app.command()
@@ -103,6 +117,8 @@ def main() -> None:
     """Entry point. Exit code 2 with one line for what the user can mend, 130 for Ctrl-C."""
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer has caught it already
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except RaydistillError as error:
         _fail(str(error))
@@ -110,9 +126,9 @@ def main() -> None:
         _fail(f"{error.format_message()} (see raydistill --help)")
     except (KeyboardInterrupt, typer.Abort):
         print("\nstopped; the same command goes on from here", file=sys.stderr)
-        _leave(130)
+        _leave(INTERRUPTED)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
             raise
         where = error.filename or "a file"
         _fail(f"cannot write {where}: {error.strerror}; free some space or choose another --out or cache_dir")

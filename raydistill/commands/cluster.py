@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 
 from raydistill.config.models import Config, PlacementConfig
 from raydistill.errors import ConfigError
 
 Asker = tuple[str, PlacementConfig, int]  # where the config says it, what it says, how many times
+
+CONNECT_S = 5.0
 
 
 def needs_ray(config: Config) -> bool:
@@ -34,18 +37,23 @@ def cluster(config: Config) -> Iterator[None]:
         yield
         return
     settings = config.ray
+    own = settings.num_cpus is not None or settings.num_gpus is not None
+    if settings.address:
+        _knock(settings.address)
     try:
-        if settings.address:
-            ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            ray.init(
-                num_cpus=settings.num_cpus, num_gpus=settings.num_gpus, include_dashboard=False,
-                log_to_driver=False, logging_level=logging.ERROR,
-            )  # fmt: skip
+        ray.init(
+            # Nothing said: the Ray that `ray start` left on this machine, else one of our own.
+            address=settings.address or ("local" if own else None),
+            num_cpus=None if settings.address else settings.num_cpus,
+            num_gpus=None if settings.address else settings.num_gpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     except (ConnectionError, ValueError, RuntimeError) as error:
+        where = f"cannot reach Ray at ray.address {settings.address!r}" if settings.address else "cannot start Ray"
         raise ConfigError(
-            f"cannot reach Ray at ray.address {settings.address!r} ({str(error).splitlines()[0]}); start one with "
-            "`ray start --head`, or leave ray.address out"
+            f"{where} ({str(error).splitlines()[0]}); start one with `ray start --head`, or leave ray.address out"
         ) from error
     try:
         yield
@@ -53,18 +61,42 @@ def cluster(config: Config) -> Iterator[None]:
         ray.shutdown()
 
 
-def preflight(config: Config, remote_teachers: bool) -> None:
-    """Compare what a distillation asks of Ray, all at once, with what the cluster has.
+def _knock(address: str) -> None:
+    """Ray itself would try for many minutes to reach an address where nobody is."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise ConfigError(
+            f"no Ray answers at ray.address {address!r} ({error.strerror or error}); start one with `ray start "
+            "--head`, or leave ray.address out"
+        ) from error
+
+
+def preflight(config: Config, training: bool = True) -> None:
+    """Compare what is asked of Ray at one time with what the cluster has.
+
+    Args:
+        training: the student is trained too. Teachers whose labels are stored have ended by then.
 
     Raises:
         ConfigError: see `_check_fit`.
     """
-    askers: list[Asker] = []
-    if remote_teachers:
-        askers = [(f"teachers.{name}.placement", teacher.placement, 1) for name, teacher in config.teachers.items()]
-    if config.training.num_workers:
-        askers.append(("training.placement", config.training.placement, config.training.num_workers))
-    _check_fit(askers)
+    teachers: list[Asker] = [
+        (f"teachers.{name}.placement", teacher.placement, 1) for name, teacher in config.teachers.items()
+    ]
+    workers: list[Asker] = []
+    if training and config.training.num_workers:
+        workers = [("training.placement", config.training.placement, config.training.num_workers)]
+    together = {
+        "local": [workers],
+        "stored": [teachers, workers],
+        "remote": [teachers + workers],
+    }
+    for askers in together[config.distill.soft_labels]:
+        _check_fit(askers)
 
 
 def preflight_teach(placed: dict[str, PlacementConfig]) -> None:
@@ -84,6 +116,8 @@ def _check_fit(askers: list[Asker]) -> None:
     wanted: dict[str, list[tuple[str, float]]] = {}
     for place, placement, count in askers:
         asked = {"CPU": placement.num_cpus, "GPU": placement.num_gpus, **placement.resources}
+        if placement.accelerator_type:
+            asked[f"accelerator_type:{placement.accelerator_type}"] = 0.001  # as Ray counts it
         for resource, amount in asked.items():
             if amount:
                 wanted.setdefault(resource, []).append((place, amount * count))

@@ -11,16 +11,17 @@ from typing import Any
 
 import torch
 
-from raydistill.commands.cluster import cluster, needs_ray
+from raydistill.commands.cluster import cluster, needs_ray, preflight
 from raydistill.commands.experts import Experts, experts
 from raydistill.commands.labels import Labels, collect_labels
-from raydistill.commands.preparing import as_config, check_complete, load_data
+from raydistill.commands.preparing import as_config, load_data
 from raydistill.commands.progress import Progress
 from raydistill.commands.report import draw
 from raydistill.commands.run_folder import RunFolder, open_run, write_atomically
 from raydistill.commands.students import make_student, save_student
 from raydistill.commands.teach import teach_missing
 from raydistill.commands.trainings import train_all
+from raydistill.config.loader import check_complete
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
 from raydistill.evaluation.assemble import ArmResult, assemble_report
@@ -80,9 +81,10 @@ def distill(
         folder = stack.enter_context(open_run(config, out, again))
         progress = stack.enter_context(Progress(folder.log))
         memory = stack.enter_context(PeakMemory())
-        data = load_data(config, progress)
         if needs_ray(config):
             stack.enter_context(cluster(config))
+            preflight(config)
+        data = load_data(config, progress)
         teach_missing(config, data, progress)
         label_names = {name: task.label_names for name, task in data.items()}
         with contextlib.ExitStack() as teaching:

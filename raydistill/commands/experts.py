@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from raydistill.commands.cluster import preflight
 from raydistill.commands.progress import Progress
 from raydistill.config.models import Config
 from raydistill.data.batch import ViewBatch
@@ -43,7 +42,7 @@ def experts(config: Config, label_names: LabelNames, progress: Progress) -> Iter
     """Load every teacher; let them go at the end of the block.
 
     Raises:
-        TeacherError: one cannot be loaded. ConfigError: they do not fit the cluster.
+        TeacherError: one cannot be loaded.
     """
     if config.distill.soft_labels == "local":
         progress.say("teachers: loading in this process")
@@ -59,7 +58,6 @@ def experts(config: Config, label_names: LabelNames, progress: Progress) -> Iter
             remote=False,
         )
         return
-    preflight(config, remote_teachers=True)
     progress.say(f"teachers: starting an actor for each of {', '.join(config.teachers)}")
     actors, descriptions = start_teachers(config, label_names)
     try:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from raydistill.commands.cluster import cluster
+from raydistill.commands.cluster import cluster, needs_ray, preflight
 from raydistill.commands.experts import experts
 from raydistill.commands.labels import Labels, collect_labels
-from raydistill.commands.preparing import as_config, check_complete, load_data
+from raydistill.commands.preparing import as_config, load_data
 from raydistill.commands.progress import Progress
 from raydistill.commands.run_folder import run_path
 from raydistill.commands.teach import teach_missing
+from raydistill.config.loader import check_complete
 from raydistill.config.models import Config
 
 
@@ -25,7 +27,10 @@ def label(
     """
     config = as_config(config, overrides)
     check_complete(config)
-    with Progress(run_path(config, out).expanduser().absolute() / "log.txt") as progress, cluster(config):
+    ray = cluster(config) if needs_ray(config) else contextlib.nullcontext()
+    with Progress(run_path(config, out).expanduser().absolute() / "log.txt") as progress, ray:
+        if needs_ray(config):
+            preflight(config, training=False)
         data = load_data(config, progress)
         teach_missing(config, data, progress)
         label_names = {name: task.label_names for name, task in data.items()}

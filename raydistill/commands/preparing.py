@@ -15,7 +15,10 @@ from raydistill.errors import ConfigError
 
 def as_config(source: Config | str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Config:
     """A checked config from whatever a caller has of one: see `load_config`."""
+    overrides = list(overrides)
     if isinstance(source, Config):
+        if not overrides:
+            return source
         source = source.model_dump(mode="json")
     return load_config(source, overrides)
 
@@ -34,21 +37,6 @@ def cache_folder(config: Config) -> Path:
             f"cache_dir {folder} cannot be made: {error.strerror}; set cache_dir to a folder of yours"
         ) from error
     return folder
-
-
-def check_complete(config: Config) -> None:
-    """Every task has a teacher.
-
-    Raises:
-        ConfigError: names those without.
-    """
-    orphans = [task for task in config.tasks if not config.teachers_of(task)]
-    if orphans:
-        taught = sorted({teacher.task for teacher in config.teachers.values()})
-        raise ConfigError(
-            f"task{'s' if len(orphans) > 1 else ''} {', '.join(map(repr, orphans))} without a teacher; teachers are "
-            f"configured for {taught}: add one under teachers"
-        )
 
 
 def load_data(config: Config, progress: Progress) -> dict[str, TaskData]:

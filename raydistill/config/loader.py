@@ -87,6 +87,21 @@ def dump_config(config: Config) -> str:
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
+def check_complete(config: Config) -> None:
+    """Every task has a teacher.
+
+    Raises:
+        ConfigError: names those without.
+    """
+    orphans = [task for task in config.tasks if not config.teachers_of(task)]
+    if orphans:
+        taught = sorted({teacher.task for teacher in config.teachers.values()})
+        raise ConfigError(
+            f"task{'s' if len(orphans) > 1 else ''} {', '.join(map(repr, orphans))} without a teacher; teachers are "
+            f"configured for {taught}: add one under teachers"
+        )
+
+
 def _read(source: str | Path, chain: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
     path = Path(source).expanduser()
     shipped = list_recipes()

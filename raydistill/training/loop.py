@@ -93,6 +93,8 @@ def train_student(
             optimizer.zero_grad(set_to_none=True)
             state.step = step + 1
             validating = state.step % training.evaluate_every == 0 or state.step == training.num_steps
+            if validating:
+                start.settle(state, device)
             if log and (validating or state.step % LOG_EVERY == 0):
                 values = {name: float(value) for name, value in metrics.items()}
                 log.write(state.step, {**values, "learning_rate": rate, **start.rates(state)})
@@ -100,7 +102,6 @@ def train_student(
                     scores = validate(student, data, plan.ensemble_accuracy, bf16)
                     state.curve.append({"step": state.step, "train_loss": values["total_loss"], **scores})
                     log.write_validation(state.step, scores)
-                    start.settle(state)
                     keep(state, student, optimizer, plan, scores["retention"])
     finally:
         if source:
@@ -159,11 +160,15 @@ class Meter:
             "samples_per_s": (state.student_samples - self.samples_before) / seconds,
         }
 
-    def settle(self, state: TrainingState) -> None:
-        """Bring the state's totals up to now."""
+    def settle(self, state: TrainingState, device: torch.device) -> None:
+        """Bring the state's totals up to now. All ranks call it together: each asks for its own rows only."""
         state.wall_s = self.before[0] + time.perf_counter() - self.began
         if self.source:
             cost = self.source.cost()
-            state.teacher_samples = self.before[1] + cost.samples
-            state.teacher_samples_cached = self.before[2] + cost.samples_cached
-            state.teacher_busy_s = self.before[3] + cost.busy_s
+            totals = torch.tensor([cost.samples, cost.samples_cached, cost.busy_s], dtype=torch.float64, device=device)
+            if torch.distributed.is_initialized():
+                torch.distributed.all_reduce(totals)
+            samples, cached, busy_s = totals.tolist()
+            state.teacher_samples = self.before[1] + int(samples)
+            state.teacher_samples_cached = self.before[2] + int(cached)
+            state.teacher_busy_s = self.before[3] + busy_s

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from raydistill.commands.cluster import needs_ray
-from raydistill.commands.preparing import as_config, cache_folder, check_complete, load_data
+from raydistill.commands.preparing import as_config, cache_folder, load_data
 from raydistill.commands.progress import Progress
+from raydistill.config.loader import check_complete
 from raydistill.config.models import Config, PlacementConfig
 from raydistill.errors import ConfigError
 from raydistill.precision import autocast, cpu_has_bf16, use_bf16

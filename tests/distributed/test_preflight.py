@@ -1,0 +1,95 @@
+"""Ray waits silently for what it cannot schedule; a run that cannot fit is refused by name instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from small_runs import Lab, teacher
+
+import raydistill
+from raydistill import ConfigError
+
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.usefixtures("cluster"),
+    # Ray 2.60 warns of settings of its own when Ray Train is loaded.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
+]
+
+
+def placed(**placement: Any) -> dict[str, Any]:
+    return {"expert": teacher(placement={"num_cpus": 1, **placement})}
+
+
+@pytest.mark.parametrize(
+    ("placement", "named"),
+    [
+        ({"num_cpus": 9}, ["9 CPU", "has 2"]),
+        ({"num_gpus": 3}, ["3 GPU", "has 2"]),
+        ({"resources": {"npu": 1}}, ["1 npu", "has 0"]),
+        ({"label_selector": {"role": "nobody"}}, ["role", "nobody", "label_selector"]),
+    ],
+    ids=["CPUs", "GPUs", "unknown resource", "unmet label"],
+)
+def test_a_teacher_that_cannot_be_placed_is_refused_by_name(
+    lab: Lab, placement: dict[str, Any], named: list[str]
+) -> None:
+    settings = lab.settings(teachers=placed(**placement), distill={"soft_labels": "remote"})
+    with pytest.raises(ConfigError) as refused:
+        raydistill.distill(settings, out=lab.new("run"))
+    for words in ["teachers.expert.placement", *named]:
+        assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("source", ["local", "stored"])
+@pytest.mark.parametrize(
+    ("placement", "named"),
+    [
+        ({"num_cpus": 2}, ["training.placement 4", "CPU", "has 2"]),
+        ({"num_cpus": 0.5, "num_gpus": 2}, ["4 GPU", "has 2"]),
+        ({"num_cpus": 0.5, "resources": {"npu": 1}}, ["2 npu", "has 0"]),
+        ({"num_cpus": 0.5, "label_selector": {"role": "nobody"}}, ["role", "nobody", "label_selector"]),
+    ],
+    ids=["CPUs", "GPUs", "unknown resource", "unmet label"],
+)
+def test_training_workers_that_cannot_be_placed_are_refused_by_name(
+    lab: Lab, placement: dict[str, Any], named: list[str], source: str
+) -> None:
+    settings = lab.settings(teachers=placed(num_cpus=0.5), distill={"soft_labels": source})
+    settings["training"] = {**settings["training"], "num_workers": 2, "placement": placement}
+    with pytest.raises(ConfigError) as refused:
+        raydistill.distill(settings, out=lab.new("run"))
+    for words in ["training.placement", *named]:
+        assert words in str(refused.value)
+
+
+def test_a_run_that_cannot_fit_is_refused_before_its_teachers_are_trained(lab: Lab) -> None:
+    cache = lab.new("cache")
+    settings = lab.settings(teachers=placed(num_cpus=9), cache_dir=str(cache), distill={"soft_labels": "remote"})
+    with pytest.raises(ConfigError, match="9 CPU"):
+        raydistill.distill(settings, out=lab.new("run"))
+    assert not (cache / "teachers").exists()
+
+
+def test_teachers_and_workers_are_added_up(lab: Lab) -> None:
+    settings = lab.settings(teachers=placed(num_cpus=1), distill={"soft_labels": "remote"})
+    settings["training"] = {**settings["training"], "num_workers": 1, "placement": {"num_cpus": 1.5}}
+    with pytest.raises(ConfigError) as refused:
+        raydistill.distill(settings, out=lab.new("run"))
+    for words in ["2.5 CPU", "teachers.expert.placement 1", "training.placement 1.5", "has 2"]:
+        assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("placement", [{"num_gpus": 1}, {"label_selector": {"role": "teacher"}}], ids=["GPU", "label"])
+def test_a_teacher_that_the_cluster_has_room_for_teaches(lab: Lab, placement: dict[str, Any]) -> None:
+    settings = lab.settings(teachers=placed(**placement), distill={"soft_labels": "remote"})
+    result = raydistill.distill(settings, out=lab.new("run"))
+    assert result.report["cost"]["teacher_samples"] >= 12 * 20
+
+
+def test_the_training_of_a_teacher_that_cannot_be_placed_is_refused_by_name(lab: Lab) -> None:
+    train = {**teacher()["train"], "placement": {"num_cpus": 3}}
+    settings = lab.settings(teachers={"expert": teacher(train=train)}, cache_dir=str(lab.new("cache")))
+    with pytest.raises(ConfigError, match=r"3 CPU .*teachers\.expert\.train\.placement.* has 2"):
+        raydistill.teach(settings, out=lab.new("run"))

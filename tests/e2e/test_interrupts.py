@@ -1,0 +1,64 @@
+"""Ctrl-C, as a terminal sends it: to the command and all it started. It ends at once, and the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import (
+    ROWS_WHEN_DISTILLED,
+    ROWS_WHEN_LABELLING,
+    ROWS_WHEN_TAUGHT,
+    Lab,
+    differing,
+    finish,
+    teacher,
+    wait_until,
+)
+
+pytestmark = pytest.mark.timeout(200)
+
+IN_A_TASK = {"expert": teacher(train={**teacher()["train"], "placement": {"num_cpus": 1}})}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(lab: Lab) -> Path:
+    return lab.distilled(lab.config())
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "after"),
+    [
+        ({}, ROWS_WHEN_TAUGHT, 30),
+        ({"teachers": IN_A_TASK}, ROWS_WHEN_TAUGHT, 30),
+        ({"distill": {"soft_labels": "stored"}}, ROWS_WHEN_LABELLING, 3),
+        ({}, ROWS_WHEN_DISTILLED, 6),
+    ],
+    ids=["teacher training", "teacher training in a Ray task", "labelling by actors", "student training"],
+)
+def test_ctrl_c_ends_a_command_at_once_and_the_same_command_goes_on(
+    lab: Lab, undisturbed: Path, changes: dict[str, Any], rows: int, after: int
+) -> None:
+    out, gate = lab.new("run"), lab.gate().close(rows, after)
+    config = lab.config(cache_dir=str(lab.new("cache")), **changes)
+    command = lab.start("distill", config, "--out", out, gate=gate)
+    wait_until(gate.waiting)
+    os.killpg(command.pid, signal.SIGINT)
+    done = finish(command, limit_s=30)
+    assert done.code == 130, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    wait_until(lambda: not lab.processes(), timeout_s=20)
+    assert {path.name for path in out.iterdir()} <= {
+        "config.yaml", "log.txt", "metrics.jsonl", "checkpoints", "tensorboard",
+    }  # fmt: skip
+
+    gate.open()
+    again = lab.run("distill", config, "--out", out)
+    assert again.code == 0, again.stderr
+    # A teacher that had one thread elsewhere rounds as it did here; its labels come in other batches where stored.
+    assert "distill" in changes or differing(out, undisturbed) == {}
+    # Last, so that all of the above is looked at first: the user is told that nothing is lost.
+    assert done.errors == ["stopped; the same command goes on from here"]
