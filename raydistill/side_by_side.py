@@ -45,12 +45,15 @@ def _run(job: Job, name: str, mailbox: Any) -> Any:
     return job.function(*job.arguments, lambda message: mailbox.post.remote(name, message))
 
 
-def run_side_by_side(jobs: dict[str, Job], on_message: Callable[[str, Any], None]) -> dict[str, Any]:
+def run_side_by_side(
+    jobs: dict[str, Job], on_message: Callable[[str, Any], None], failure: type[RaydistillError] = RaydistillError
+) -> dict[str, Any]:
     """Run all jobs and wait for them.
 
     Args:
         jobs: by name.
         on_message: hears (name, message) of what they post.
+        failure: what a job's death, or an error that is not ours, becomes.
 
     Returns:
         Their results by name.
@@ -76,7 +79,7 @@ def run_side_by_side(jobs: dict[str, Job], on_message: Callable[[str, Any], None
             deliver()
             for reference in finished:
                 name = pending.pop(reference)
-                results[name] = _result(name, reference)
+                results[name] = _result(name, reference, failure)
         deliver()
     finally:
         for reference in pending:
@@ -85,16 +88,16 @@ def run_side_by_side(jobs: dict[str, Job], on_message: Callable[[str, Any], None
     return {name: results[name] for name in jobs}
 
 
-def _result(name: str, reference: Any) -> Any:
+def _result(name: str, reference: Any, failure: type[RaydistillError]) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:
         if isinstance(error.cause, RaydistillError):
             raise type(error.cause)(str(error.cause)) from error
         reason = (str(error.cause).strip().splitlines() or [""])[0]
-        raise RaydistillError(f"{name} failed: {type(error.cause).__name__}: {reason}") from error
+        raise failure(f"{name} failed: {type(error.cause).__name__}: {reason}") from error
     except RayError as error:
         reason = (str(error).strip().splitlines() or [""])[0]
-        raise RaydistillError(
+        raise failure(
             f"{name}: its process ended ({reason[:160]}); the same command goes on from its last checkpoint"
         ) from error

@@ -9,6 +9,7 @@ import torch
 
 from raydistill.config.models import Config, PlacementConfig
 from raydistill.data.dataset import load_task_data
+from raydistill.errors import TeacherError
 from raydistill.side_by_side import Job, run_side_by_side
 from raydistill.teachers.replica import placement_options
 from raydistill.teachers.teach import train_teacher
@@ -40,7 +41,7 @@ def train_side_by_side(config: Config, placed: dict[str, PlacementConfig], progr
         say: hears those to keep.
 
     Raises:
-        RaydistillError: one failed; the others are stopped, and go on from their last evaluation next time.
+        TeacherError: one failed; the others are stopped, and go on from their last evaluation next time.
     """
     jobs = {
         f"teacher {name!r}": Job(_train, (config, name, placement), placement_options(placement))
@@ -51,7 +52,7 @@ def train_side_by_side(config: Config, placed: dict[str, PlacementConfig], progr
         lasting, text = message
         (say if lasting else progress)(text)
 
-    run_side_by_side(jobs, hear)
+    run_side_by_side(jobs, hear, TeacherError)
 
 
 def _train(config: Config, name: str, placement: PlacementConfig, post: Callable[[tuple[bool, str]], None]) -> None:
