@@ -6,7 +6,7 @@ demo: $(READY)
 	.venv/bin/raydistill distill demo
 
 test: lint
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	.venv/bin/ruff check .
