@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +23,8 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: it cannot be written. torch and safetensors report a full disk in their own ways; here it is one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # The process id would not do: containers that share a cache number their processes alike.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     _remove(temporary)
     try:
         yield temporary

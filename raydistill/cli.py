@@ -25,6 +25,9 @@ app = typer.Typer(
 # typer carries its own click and does not export the base of its usage errors.
 USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
+UNWRITABLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
+}  # fmt: skip
 INTERRUPTED = 130  # as a shell says it: 128 + SIGINT
 
 ConfigArgument = Annotated[str, typer.Argument(help="a YAML config, or the name of a shipped recipe such as demo")]
@@ -115,6 +118,8 @@ def recipes() -> None:
 
 def main() -> None:
     """Entry point. Exit code 2 with one line for what the user can mend, 130 for Ctrl-C."""
+    # As with `python -m`: a `python` teacher may lie beside the config.
+    sys.path.insert(0, str(Path.cwd()))
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer has caught it already
@@ -128,7 +133,7 @@ def main() -> None:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         _leave(INTERRUPTED)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        if error.errno not in UNWRITABLE:
             raise
         where = error.filename or "a file"
         _fail(f"cannot write {where}: {error.strerror}; free some space or choose another --out or cache_dir")

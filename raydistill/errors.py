@@ -21,3 +21,9 @@ class TeacherError(RaydistillError):
 
 class SoftLabelError(RaydistillError):
     """Soft labels are missing, torn or belong to another teacher or data set."""
+
+
+def first_line(error: BaseException) -> str:
+    """Kind and first line of somebody else's error."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__

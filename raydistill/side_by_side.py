@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from raydistill.errors import RaydistillError
+from raydistill.errors import RaydistillError, first_line
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,8 @@ def _result(name: str, reference: Any, failure: type[RaydistillError]) -> Any:
     except RayTaskError as error:
         if isinstance(error.cause, RaydistillError):
             raise type(error.cause)(str(error.cause)) from error
-        reason = (str(error.cause).strip().splitlines() or [""])[0]
-        raise failure(f"{name} failed: {type(error.cause).__name__}: {reason}") from error
+        raise failure(f"{name} failed: {first_line(error.cause)}") from error
     except RayError as error:
-        reason = (str(error).strip().splitlines() or [""])[0]
         raise failure(
-            f"{name}: its process ended ({reason[:160]}); the same command goes on from its last checkpoint"
+            f"{name}: its process ended ({first_line(error)}); the same command goes on from its last checkpoint"
         ) from error

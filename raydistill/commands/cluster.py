@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 
 from raydistill.config.models import Config, PlacementConfig
-from raydistill.errors import ConfigError
+from raydistill.errors import ConfigError, first_line
 
 Asker = tuple[str, PlacementConfig, int]  # where the config says it, what it says, how many times
 
@@ -53,7 +53,7 @@ def cluster(config: Config) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"cannot reach Ray at ray.address {settings.address!r}" if settings.address else "cannot start Ray"
         raise ConfigError(
-            f"{where} ({str(error).splitlines()[0]}); start one with `ray start --head`, or leave ray.address out"
+            f"{where} ({first_line(error)}); start one with `ray start --head`, or leave ray.address out"
         ) from error
     try:
         yield
@@ -114,6 +114,7 @@ def _check_fit(askers: list[Asker]) -> None:
     import ray
 
     wanted: dict[str, list[tuple[str, float]]] = {}
+    each: dict[str, list[tuple[str, float]]] = {}
     for place, placement, count in askers:
         asked = {"CPU": placement.num_cpus, "GPU": placement.num_gpus, **placement.resources}
         if placement.accelerator_type:
@@ -121,6 +122,7 @@ def _check_fit(askers: list[Asker]) -> None:
         for resource, amount in asked.items():
             if amount:
                 wanted.setdefault(resource, []).append((place, amount * count))
+                each.setdefault(resource, []).append((place, amount))
     there = ray.cluster_resources()
     for resource, asks in wanted.items():
         total = sum(amount for _, amount in asks)
@@ -130,10 +132,23 @@ def _check_fit(askers: list[Asker]) -> None:
                 f"the run asks for {total:g} {resource} ({who}) and the cluster has {there.get(resource, 0.0):g}; "
                 "lower the placements or use a larger cluster (ray.address)"
             )
+        for place, amount in each[resource]:
+            if amount > largest_node(resource) + 1e-9:
+                raise ConfigError(
+                    f"{place} asks for {amount:g} {resource} at once and no node of the cluster has more than "
+                    f"{largest_node(resource):g}; lower it"
+                )
     for place, placement, _ in askers:
         unmet = {key: value for key, value in placement.label_selector.items() if not _some_node_has(key, value)}
         if unmet:
             raise ConfigError(f"no node of the cluster has the labels {unmet} that {place}.label_selector asks for")
+
+
+def largest_node(resource: str) -> float:
+    """The most of a resource that one node of the cluster has."""
+    import ray
+
+    return max((node["Resources"].get(resource, 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
 
 
 def _some_node_has(key: str, value: str) -> bool:

@@ -11,16 +11,36 @@ from raydistill.config.loader import load_config
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData, load_task_data
 from raydistill.errors import ConfigError
+from raydistill.teachers.checkpoints import HUB
 
 
 def as_config(source: Config | str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Config:
     """A checked config from whatever a caller has of one: see `load_config`."""
     overrides = list(overrides)
     if isinstance(source, Config):
-        if not overrides:
-            return source
-        source = source.model_dump(mode="json")
-    return load_config(source, overrides)
+        loaded = load_config(source.model_dump(mode="json"), overrides) if overrides else source
+    else:
+        loaded = load_config(source, overrides)
+    return _with_absolute_paths(loaded)
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """Workers and actors have folders of their own: what is relative is relative to here, once and for all."""
+    content = config.model_dump(mode="json")
+    content["cache_dir"] = _absolute(config.cache_dir)
+    for task in content["tasks"].values():
+        if task["data"]["path"] is not None and task["data"]["source"] != "hub":
+            task["data"]["path"] = _absolute(task["data"]["path"])
+    for teacher in content["teachers"].values():
+        if teacher["checkpoint"] is not None and not teacher["checkpoint"].startswith(HUB):
+            teacher["checkpoint"] = _absolute(teacher["checkpoint"])
+        if teacher["loader"] == "transformers" and Path(teacher["model"]).expanduser().is_dir():
+            teacher["model"] = _absolute(teacher["model"])
+    return Config.model_validate(content)
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith("~") else str(Path(path).absolute())
 
 
 def cache_folder(config: Config) -> Path:

@@ -34,6 +34,7 @@ class RunFolder:
         self.student = self.path / "student"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
+        self.inputs = self.checkpoints / "inputs.json"
 
     def initial(self, seed: int) -> Path:
         """The student that both arms of a seed start from."""
@@ -70,11 +71,31 @@ class RunFolder:
             raise ConfigError(f"{self.report} is not valid JSON ({error}); run `raydistill distill` again") from error
         return content
 
+    def check_inputs(self, inputs: dict[str, str]) -> None:
+        """A run goes on only with the data and the teachers that it began with.
+
+        Args:
+            inputs: fingerprints by what they are of.
+
+        Raises:
+            ConfigError: names what has changed.
+        """
+        if not self.inputs.is_file():
+            write_atomically(self.inputs, json.dumps(inputs, indent=1))
+            return
+        before: dict[str, str] = json.loads(self.inputs.read_text(encoding="utf-8"))
+        changed = [what for what in inputs if before.get(what) != inputs[what]]
+        if changed:
+            raise ConfigError(
+                f"{', '.join(changed)} changed since the run in {self.path} began; start over with --again, or choose "
+                "another --out"
+            )
+
     def clear(self) -> None:
         """Drop what an earlier run of the same config left."""
         for folder in (self.checkpoints, self.tensorboard, self.student):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.report, self.html, self.metrics):
+        for file in (self.report, self.html, self.metrics, self.path / "evaluation.json"):
             file.unlink(missing_ok=True)
 
 
@@ -127,6 +148,10 @@ def _claim(folder: RunFolder, config: Config, again: bool) -> None:
         more_seeds = not difference and config.num_seeds > old.num_seeds
         if again or (folder.report.is_file() and not more_seeds):
             folder.clear()
+        elif more_seeds:
+            # From here on the run is unfinished: stopped and called again, it goes on.
+            folder.report.unlink(missing_ok=True)
+            folder.html.unlink(missing_ok=True)
     elif any(entry.name not in OURS for entry in folder.path.iterdir()):
         raise ConfigError(f"{folder.path} is not empty and not a run folder; choose another --out")
     write_atomically(folder.config, dump_config(config))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from raydistill.commands.cluster import cluster, preflight_teach
+from raydistill.commands.cluster import cluster, largest_node, preflight_teach
 from raydistill.commands.preparing import as_config, load_data
 from raydistill.commands.progress import Progress
 from raydistill.commands.run_folder import run_path, write_atomically
@@ -51,7 +51,7 @@ def teach(
 
 def teach_missing(config: Config, data: dict[str, TaskData], progress: Progress, again: bool = False) -> None:
     """Where there are cores for several at once, or a cluster, they are Ray tasks; else they train here in turn."""
-    names = untrained(config, again)
+    names = untrained(config, data, again)
     if not names:
         return
     progress.say(f"teachers: training {', '.join(names)}")
@@ -66,17 +66,14 @@ def teach_missing(config: Config, data: dict[str, TaskData], progress: Progress,
     cores = config.ray.num_cpus or os.cpu_count() or 1
     if config.ray.address is None and not placed_by_user and (len(names) == 1 or cores < 4):
         for name in names:
-            train_teacher(config, name, data[config.teachers[name].task], show, say)
+            train_teacher(config, name, data[config.teachers[name].task], show, say, again)
         return
     with cluster(config):
-        import ray
-
         from raydistill.teachers.side_by_side import placements, train_side_by_side
 
-        there = ray.cluster_resources()
-        placed = placements(config, names, there.get("CPU", 0.0), there.get("GPU", 0.0))
+        placed = placements(config, names, largest_node("CPU"), largest_node("GPU"))
         preflight_teach(placed)
-        train_side_by_side(config, placed, show, say)
+        train_side_by_side(config, placed, show, say, again)
 
 
 def _card(path: Path) -> dict[str, Any]:

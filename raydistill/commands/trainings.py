@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from raydistill.commands.cluster import largest_node
 from raydistill.commands.progress import Progress
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData, load_task_data
@@ -49,11 +49,11 @@ def _share(plans: list[TrainingPlan]) -> int | None:
     Counted over all plans, finished ones too: a resumed run must add its numbers with as many threads as before.
     """
     config: Config = plans[0].config
-    cores = config.ray.num_cpus or os.cpu_count() or 1
     alone = config.training.num_workers == 0 and config.distill.soft_labels == "stored" and config.ray.address is None
-    if not alone or len(plans) < 2 or cores < 2 or torch.cuda.is_available():
+    if not alone or len(plans) < 2 or torch.cuda.is_available():
         return None
-    return max(1, cores // len(plans))
+    cores = int(largest_node("CPU"))  # Ray's count: it knows of the limits of a container
+    return max(1, cores // len(plans)) if cores > 1 else None
 
 
 def _train(plan: TrainingPlan, num_threads: int, post: Callable[[dict[str, Any]], None]) -> TrainingState:

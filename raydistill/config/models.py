@@ -120,7 +120,9 @@ class TeacherConfig(Frozen):
     task: str
     loader: Literal["torchvision", "transformers", "python"]
     model: str
-    checkpoint: str | None = Field(None, description="folder or safetensors file; without it `teach` makes one")
+    checkpoint: str | None = Field(
+        None, description="folder, safetensors file or `hub:OWNER/NAME`; without it `teach` makes one"
+    )
     options: dict[str, Any] = {}
     train: TeachConfig | None = None
     label_names: tuple[str, ...] | None = Field(None, description="the checkpoint's order, where it does not say")
@@ -145,7 +147,9 @@ class StudentConfig(Frozen):
     depth: PositiveInt | None = None
     num_heads: PositiveInt | None = None
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
-    patch_size: PowerOfTwo = Field(4, description="pixels a vision token covers, a power of two")
+    patch_size: PowerOfTwo | None = Field(
+        None, description="pixels a vision token covers, a power of two; default: about a seventh of the picture's side"
+    )
     tokenizer: str = Field("train", description="`train` one on the task's texts, or a folder or hub name")
     vocab_size: PositiveInt = 8_192
     max_length: PositiveInt = Field(64, description="tokens the student reads")

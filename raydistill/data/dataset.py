@@ -105,6 +105,12 @@ class TaskData:
         parts = [self.train.fingerprint, self.validation.fingerprint, self.test.fingerprint, *self.label_names]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
+    @property
+    def learning_fingerprint(self) -> str:
+        """The same without the test split: what a trained model depends on."""
+        parts = [self.train.fingerprint, self.validation.fingerprint, *self.label_names]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
 
 def load_task_data(
     name: str, task: TaskConfig, cache_dir: Path, progress: Callable[[str], None] = lambda message: None

@@ -19,8 +19,3 @@ def hard_cross_entropy(student_logits: Tensor, hard_labels: Tensor) -> Tensor:
         A scalar sum (not a mean: the caller divides by the count over all ranks).
     """
     return F.cross_entropy(student_logits.float(), hard_labels, ignore_index=NO_LABEL, reduction="sum")
-
-
-def count_labelled(hard_labels: Tensor) -> Tensor:
-    """How many rows carry a label: a scalar int64."""
-    return (hard_labels != NO_LABEL).sum()

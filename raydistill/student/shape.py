@@ -86,7 +86,7 @@ def student_shape(config: Config, label_names: dict[str, tuple[str, ...]], vocab
         depth=student.depth or depth,
         num_heads=student.num_heads or num_heads,
         dropout=student.dropout,
-        patch_size=student.patch_size,
+        patch_size=student.patch_size or _patch_size(max((data.image_size for data in pictures), default=0)),
         num_channels=1 if pictures and all(data.grayscale for data in pictures) else 3,
         vocab_size=vocab_size,
         embedding_width=student.embedding_width,
@@ -95,3 +95,8 @@ def student_shape(config: Config, label_names: dict[str, tuple[str, ...]], vocab
         frames_per_token=student.frames_per_token,
         tasks=tasks,
     )
+
+
+def _patch_size(image_size: int) -> int:
+    """The largest power of two that leaves seven tokens a side or more; attention costs their number squared."""
+    return max(2, 1 << max(1, image_size // 7).bit_length() - 1)

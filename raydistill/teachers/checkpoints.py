@@ -17,15 +17,19 @@ from transformers import PreTrainedModel
 from raydistill.atomic import reason, replacing
 from raydistill.config.models import Config
 from raydistill.data.preparing import TextPreparer
-from raydistill.errors import TeacherError
+from raydistill.errors import TeacherError, first_line
 from raydistill.teachers.models import Network
 
+NOT_THE_BODY = {"_name_or_path", "transformers_version", "id2label", "label2id", "dtype", "architectures"}
+HUB = "hub:"
 WEIGHTS, CARD = "model.safetensors", "teacher.json"
 
 
 def teacher_folder(config: Config, name: str) -> Path:
     """The teacher's checkpoint: the one that the config names, or its place in the cache."""
     teacher = config.teachers[name]
+    if teacher.checkpoint is not None and teacher.checkpoint.startswith(HUB):
+        return _from_hub(name, teacher.checkpoint.removeprefix(HUB))
     if teacher.checkpoint is not None:
         return Path(teacher.checkpoint).expanduser()
     # Whatever changes the weights; not where it runs or how it is asked.
@@ -37,6 +41,19 @@ def teacher_folder(config: Config, name: str) -> Path:
     data = config.tasks[teacher.task].data.model_dump(exclude={"num_views", "max_bad_fraction"})
     digest = hashlib.sha256(json.dumps([recipe, data], sort_keys=True).encode()).hexdigest()[:12]
     return Path(config.cache_dir).expanduser() / "teachers" / f"{name}-{digest}"
+
+
+def _from_hub(name: str, repository: str) -> Path:
+    """The hub's own cache of a repository, filled where it is not there."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.txt", "*.model", WEIGHTS]))
+    except (OSError, ValueError) as error:
+        raise TeacherError(
+            f"teacher {name!r}: cannot fetch {repository!r} from the hub ({first_line(error)}); check "
+            f"teachers.{name}.checkpoint and the network"
+        ) from error
 
 
 def save_teacher(network: Network, folder: Path, card: dict[str, Any]) -> None:
@@ -158,6 +175,12 @@ def fingerprint(network: Network, columns: NDArray[np.int64], precision: str) ->
         digest.update(
             (backend.to_str() if backend else json.dumps(prepare.tokenizer.get_vocab(), sort_keys=True)).encode()
         )
+    # The same weights in another body say something else.
+    digest.update(repr(network.module).encode())
+    if isinstance(network.module, PreTrainedModel):
+        settings = network.module.config.to_dict()
+        known = {key: value for key, value in settings.items() if key not in NOT_THE_BODY}
+        digest.update(json.dumps(known, sort_keys=True, default=str).encode())
     for key, value in sorted(network.module.state_dict().items()):
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

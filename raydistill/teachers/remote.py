@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from raydistill.config.models import Config, TeacherConfig
-from raydistill.errors import RaydistillError, TeacherError
+from raydistill.errors import RaydistillError, TeacherError, first_line
 from raydistill.soft_labels.source import StepViews, TeacherCost
 from raydistill.soft_labels.targets import SoftTargets
 from raydistill.teachers.replica import start_replica
@@ -55,9 +55,7 @@ def wait(name: str, reference: Any, timeout_s: float) -> Any:
     except RayTaskError as error:
         if isinstance(error.cause, RaydistillError):
             raise type(error.cause)(str(error.cause)) from error
-        raise TeacherError(
-            f"teacher {name!r} failed: {type(error.cause).__name__}: {str(error.cause).splitlines()[0]}"
-        ) from error
+        raise TeacherError(f"teacher {name!r} failed: {first_line(error.cause)}") from error
     except RayActorError as error:
         cause = getattr(error, "cause", None)
         if isinstance(cause, RaydistillError):
@@ -69,6 +67,8 @@ def wait(name: str, reference: Any, timeout_s: float) -> Any:
                 raise TeacherError(line.split(":", 1)[1].strip()) from error
         reason = text.strip().splitlines()[-1] if text.strip() else "its process ended"
         raise TeacherError(f"teacher {name!r}: its actor died ({reason[:160]})") from error
+    except RayError as error:
+        raise TeacherError(f"teacher {name!r}: no answer from Ray: {first_line(error)}") from error
 
 
 class RemoteSource:

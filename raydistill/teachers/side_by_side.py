@@ -24,7 +24,7 @@ def placements(config: Config, names: list[str], num_cpus: float, num_gpus: floa
     while the others idle.
 
     Args:
-        num_cpus, num_gpus: of the cluster.
+        num_cpus, num_gpus: of the cluster's largest node.
     """
     share = min(num_cpus, max(2.0, num_cpus // len(names)))
     equal = PlacementConfig(num_cpus=share, num_gpus=1.0 if num_gpus >= 1 else 0.0)
@@ -32,7 +32,9 @@ def placements(config: Config, names: list[str], num_cpus: float, num_gpus: floa
     return {name: (train and train.placement) or equal for name, train in settings.items()}
 
 
-def train_side_by_side(config: Config, placed: dict[str, PlacementConfig], progress: Say, say: Say) -> None:
+def train_side_by_side(
+    config: Config, placed: dict[str, PlacementConfig], progress: Say, say: Say, again: bool = False
+) -> None:
     """Train teachers as Ray tasks and wait for all.
 
     Args:
@@ -44,7 +46,7 @@ def train_side_by_side(config: Config, placed: dict[str, PlacementConfig], progr
         TeacherError: one failed; the others are stopped, and go on from their last evaluation next time.
     """
     jobs = {
-        f"teacher {name!r}": Job(_train, (config, name, placement), placement_options(placement))
+        f"teacher {name!r}": Job(_train, (config, name, placement, again), placement_options(placement))
         for name, placement in placed.items()
     }
 
@@ -55,8 +57,12 @@ def train_side_by_side(config: Config, placed: dict[str, PlacementConfig], progr
     run_side_by_side(jobs, hear, TeacherError)
 
 
-def _train(config: Config, name: str, placement: PlacementConfig, post: Callable[[tuple[bool, str]], None]) -> None:
+def _train(
+    config: Config, name: str, placement: PlacementConfig, again: bool, post: Callable[[tuple[bool, str]], None]
+) -> None:
     torch.set_num_threads(max(1, int(placement.num_cpus)))
     task = config.teachers[name].task
     data = load_task_data(task, config.tasks[task], Path(config.cache_dir).expanduser())
-    train_teacher(config, name, data, progress=lambda text: post((False, text)), say=lambda text: post((True, text)))
+    train_teacher(
+        config, name, data, progress=lambda text: post((False, text)), say=lambda text: post((True, text)), again=again
+    )

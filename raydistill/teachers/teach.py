@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,18 +12,19 @@ from filelock import FileLock
 
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
-from raydistill.errors import TeacherError
-from raydistill.teachers.checkpoints import save_teacher, teacher_folder
+from raydistill.errors import TeacherError, first_line
+from raydistill.teachers.checkpoints import CARD, save_teacher, teacher_folder
 from raydistill.teachers.fit import fit
 from raydistill.teachers.models import build
 
 Say = Callable[[str], None]
 
 
-def untrained(config: Config, again: bool = False) -> list[str]:
-    """The teachers that have to be trained before they can teach.
+def untrained(config: Config, data: dict[str, TaskData], again: bool = False) -> list[str]:
+    """The teachers that have to be trained before they can teach: those that are not there, or learned from other data.
 
     Args:
+        data: by task.
         again: those of the cache too. A checkpoint that the config names is never touched.
 
     Raises:
@@ -34,7 +36,7 @@ def untrained(config: Config, again: bool = False) -> list[str]:
         if teacher.checkpoint is not None:
             if not folder.exists():
                 raise TeacherError(f"teacher {name!r}: no checkpoint at {folder}; mend teachers.{name}.checkpoint")
-        elif again or not folder.exists():
+        elif again or not _learned_from(folder, data[teacher.task]):
             if teacher.train is None:
                 raise TeacherError(
                     f"teacher {name!r} has neither checkpoint nor train; set teachers.{name}.checkpoint to its "
@@ -44,26 +46,31 @@ def untrained(config: Config, again: bool = False) -> list[str]:
     return names
 
 
-def train_teacher(config: Config, name: str, data: TaskData, progress: Say, say: Say) -> None:
+def train_teacher(config: Config, name: str, data: TaskData, progress: Say, say: Say, again: bool = False) -> None:
     """Train one teacher into its place in the cache; another process that does the same is waited for.
 
     Args:
         data: of its task.
+        again: also where it is there.
         progress: hears passing messages.
         say: hears those to keep.
     """
     teacher, folder = config.teachers[name], teacher_folder(config, name)
     assert teacher.train is not None
     folder.parent.mkdir(parents=True, exist_ok=True)
-    before = _made_at(folder)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
-        if _made_at(folder) != before:
+        if not again and _learned_from(folder, data):
             say(f"{name}: trained by another process")
             return
         torch.manual_seed(config.seed)
         network = build(name, teacher, data.domain, data.settings, len(data.label_names), None)
-        unfinished = folder.with_name(f"{folder.name}.unfinished")
-        outcome = fit(network, data, teacher.train, unfinished, config.seed, lambda text: progress(f"{name}: {text}"))
+        unfinished = folder.with_name(f"{folder.name}.{data.learning_fingerprint[:8]}.unfinished")
+        try:
+            outcome = fit(
+                network, data, teacher.train, unfinished, config.seed, lambda text: progress(f"{name}: {text}")
+            )
+        except (RuntimeError, TypeError, ValueError, LookupError) as error:  # of a network that its inputs do not fit
+            raise TeacherError(f"teacher {name!r}: training failed: {first_line(error)}") from error
         card = {
             "name": name,
             "task": teacher.task,
@@ -71,6 +78,7 @@ def train_teacher(config: Config, name: str, data: TaskData, progress: Say, say:
             "model": teacher.model,
             "options": teacher.options,
             "label_names": list(data.label_names),
+            "learned_from": data.learning_fingerprint,
             **outcome,
         }
         save_teacher(network, folder, card)
@@ -78,5 +86,9 @@ def train_teacher(config: Config, name: str, data: TaskData, progress: Say, say:
     say(f"{name}: trained, validation accuracy {outcome['validation_accuracy']:.3f}, {outcome['seconds']:.0f} s")
 
 
-def _made_at(folder: Path) -> int | None:
-    return folder.stat().st_mtime_ns if folder.exists() else None
+def _learned_from(folder: Path, data: TaskData) -> bool:
+    card = folder / CARD
+    if not card.is_file():
+        return False
+    known: dict[str, object] = json.loads(card.read_text(encoding="utf-8"))
+    return known.get("learned_from") == data.learning_fingerprint

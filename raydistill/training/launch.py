@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.data.dataset import TaskData, load_task_data
-from raydistill.errors import RaydistillError
+from raydistill.errors import RaydistillError, first_line
 from raydistill.training.checkpoint import TrainingState, load_state
 from raydistill.training.loop import train_student
 from raydistill.training.metrics_log import METRICS_FILE, read_metrics
@@ -40,7 +40,11 @@ def launch(plan: TrainingPlan, data: dict[str, TaskData], on_log: OnLog) -> Trai
     try:
         _trainer(plan, {"plan": plan}).fit()
     except Exception as error:
-        raise _own_error(error) or error from error
+        own = _own_error(error) or RaydistillError(
+            f"{plan.name}: a training worker failed ({first_line(error)}); the same command goes on from the last "
+            "checkpoint"
+        )
+        raise own from error
     finally:
         stopped.set()
         follower.join()

@@ -76,12 +76,14 @@ def train_student(
             counts = maker.counts(micro_steps)
             # Seeded by the step, not carried along: dropout after a resume is dropout without one.
             torch.manual_seed(hash((plan.seed, step, rank)) & 0x7FFF_FFFF_FFFF_FFFF)
+            shares: list[dict[str, torch.Tensor]] = []
             for micro_step in micro_steps:
                 step_views, soft_targets = next(stream)
                 batches = maker.task_batches(step_views, soft_targets, counts, device)
                 last = micro_step == micro_steps[-1]
                 with no_sync(model, unless=last), autocast(device, bf16):
                     total_loss, metrics = distillation_loss(model, student.tasks, batches, weights)
+                shares.append(metrics)
                 # DDP averages gradients over ranks; the counts are global, so the sum is what is wanted.
                 (total_loss * num_ranks).backward()
                 state.student_samples += sum(rows for rows, _ in counts.values()) // micro_per_step
@@ -95,8 +97,9 @@ def train_student(
             validating = state.step % training.evaluate_every == 0 or state.step == training.num_steps
             if validating:
                 start.settle(state, device)
+            if validating or state.step % LOG_EVERY == 0:
+                values = whole_step(shares)
             if log and (validating or state.step % LOG_EVERY == 0):
-                values = {name: float(value) for name, value in metrics.items()}
                 log.write(state.step, {**values, "learning_rate": rate, **start.rates(state)})
                 if validating:
                     scores = validate(student, data, plan.ensemble_accuracy, bf16)
@@ -109,6 +112,15 @@ def train_student(
         if log:
             log.close()
     return state
+
+
+def whole_step(shares: list[dict[str, torch.Tensor]]) -> dict[str, float]:
+    """The losses of a step from the shares of its micro-batches, on this rank and on all others."""
+    names = list(shares[0])
+    total = torch.stack([torch.stack([share[name].float() for name in names]) for share in shares]).sum(dim=0)
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(total)
+    return dict(zip(names, total.tolist(), strict=True))
 
 
 def keep(

@@ -116,3 +116,15 @@ def test_stated_precision_is_obeyed_and_automatic_means_the_hardwares() -> None:
     for bf16, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         with autocast(device, bf16):
             assert (left @ right).dtype == dtype
+
+
+def test_relative_places_become_absolute_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = {"source": "csv", "path": "rows.csv"}
+    teacher = {"task": "it", "loader": "torchvision", "model": "resnet18", "checkpoint": "weights.safetensors"}
+    tasks = {"it": {"domain": "text", "data": data}}
+    config = as_config({"name": "x", "cache_dir": "cache", "tasks": tasks, "teachers": {"t": teacher}})
+    assert config.tasks["it"].data.path == str(tmp_path / "rows.csv")
+    assert config.teachers["t"].checkpoint == str(tmp_path / "weights.safetensors")
+    assert config.cache_dir == str(tmp_path / "cache")
+    assert as_config(config) == config

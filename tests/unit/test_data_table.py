@@ -77,8 +77,8 @@ def test_a_picture_that_changed_is_read_again_where_a_table_names_it(tmp_path: P
     rows = [(str(file.relative_to(tmp_path)), file.parent.name) for file in files]
     tiny.write_csv(tmp_path / "rows.csv", ("image", "label"), list(rows))
     before = load(tmp_path, tmp_path / "rows.csv", "vision", image_size=16)
-    for file in files:
-        Image.new("RGB", (16, 16), "red").save(file)
+    for number, file in enumerate(files):
+        Image.new("RGB", (16, 16), (255, number, 0)).save(file)
         os.utime(file, (1, 1))
     assert load(tmp_path, tmp_path / "rows.csv", "vision", image_size=16).fingerprint != before.fingerprint
 
@@ -143,3 +143,13 @@ def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path
     (tmp_path / "cache").write_text("a file, where the cache should be", encoding="utf-8")
     with pytest.raises(DataError, match="cache"):
         load(tmp_path, tmp_path / "texts.csv")
+
+
+def test_without_groups_the_cut_depends_on_content_alone(tmp_path: Path) -> None:
+    rows = [*tiny.texts(40), *tiny.texts(40)[:10]]
+    tiny.write_csv(tmp_path / "one.csv", ("text", "label"), rows)
+    tiny.write_csv(tmp_path / "two.csv", ("text", "label"), rows[::-1])
+    one, two = (splits(load(tmp_path, tmp_path / name)) for name in ("one.csv", "two.csv"))
+    for name in one:
+        assert sorted(one[name].inputs) == sorted(two[name].inputs)
+    assert not set(one["train"].inputs) & set(one["test"].inputs)

@@ -115,7 +115,7 @@ def test_pictures_name_tasks_as_they_are(name: str) -> None:
 def test_the_table_shows_before_after_gain_and_cost() -> None:
     text = printed(report())
     for part in ("trial", "mood", "accuracy", "bert 0.901", "0.702", "0.813", "+0.111", "better", "0.902", "1,000,000",
-                 "mean retention 0.902 distilled", "10%", "2.0 GiB"):  # fmt: skip
+                 "Mean retention 0.902 distilled", "10%", "2.0 GiB"):  # fmt: skip
         assert part in text, part
     assert "not clearly better" not in text and "±" not in text
 
@@ -135,7 +135,7 @@ def test_several_seeds_show_their_spread() -> None:
 def test_what_distilling_did_not_bring_is_said(verdict: str) -> None:
     gain = {"mean": -0.1, "standard_error": 0.02, "verdict": verdict}
     content = report({"mood": task_report(1), "clothes": task_report(1, gain=gain)})
-    sentence = "distilling is not clearly better than training alone on: clothes"
+    sentence = "Distilling is not clearly better than training alone on clothes"
     assert sentence in printed(content) and sentence in Page(render_html(content, "")).words
 
 

@@ -162,3 +162,24 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="cannot write"):
             write_atomically(target, "x")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.txt", "folder"]
+
+
+def test_an_interrupted_extension_by_seeds_goes_on_and_loses_nothing(
+    make_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    one, three = make_config(), make_config().model_copy(update={"num_seeds": 3})
+    with open_run(one, tmp_path / "run") as folder:
+        folder.checkpoints.mkdir()
+        (folder.checkpoints / "seed0").write_text("trained", encoding="utf-8")
+        folder.report.write_text("{}", encoding="utf-8")
+    for _ in range(2):  # the first call is stopped before it has a report
+        with open_run(three, tmp_path / "run") as folder:
+            assert (folder.checkpoints / "seed0").is_file() and not folder.report.exists()
+
+
+def test_a_run_goes_on_only_with_the_data_and_teachers_that_it_began_with(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.check_inputs({"the data of mood": "a", "teacher bert": "b"})
+    folder.check_inputs({"the data of mood": "a", "teacher bert": "b"})
+    with pytest.raises(ConfigError, match="the data of mood changed since"):
+        folder.check_inputs({"the data of mood": "c", "teacher bert": "b"})

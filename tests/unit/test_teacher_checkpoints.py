@@ -183,11 +183,11 @@ def test_a_saved_teacher_says_the_same_when_loaded(make_config: MakeConfig, tiny
 
 
 def test_a_named_checkpoint_must_be_there_and_a_teacher_without_one_needs_training(
-    make_config: MakeConfig, tmp_path: Path
+    make_config: MakeConfig, tiny_data: Data, tmp_path: Path
 ) -> None:
     section = {"task": "bands", "loader": "python", "model": "own_teachers:pixels"}
     with pytest.raises(TeacherError, match=r"no checkpoint at .*nowhere"):
-        untrained(make_config(teachers={"it": {**section, "checkpoint": str(tmp_path / "nowhere")}}))
+        untrained(make_config(teachers={"it": {**section, "checkpoint": str(tmp_path / "nowhere")}}), tiny_data)
     with pytest.raises(TeacherError, match="neither checkpoint nor train"):
-        untrained(make_config(teachers={"it": section}))
-    assert untrained(make_config(teachers={"it": {**section, "train": {}}})) == ["it"]
+        untrained(make_config(teachers={"it": section}), tiny_data)
+    assert untrained(make_config(teachers={"it": {**section, "train": {}}}), tiny_data) == ["it"]

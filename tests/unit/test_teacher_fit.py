@@ -17,7 +17,7 @@ from raydistill.errors import TeacherError
 from raydistill.teachers.checkpoints import teacher_folder
 from raydistill.teachers.fit import fit, validation_accuracy
 from raydistill.teachers.models import Network, build
-from raydistill.teachers.teach import train_teacher
+from raydistill.teachers.teach import train_teacher, untrained
 from raydistill.teachers.teacher import load_teacher
 
 Data = dict[str, TaskData]
@@ -159,3 +159,15 @@ def test_a_trained_teacher_lies_in_the_cache_with_its_card_and_is_not_trained_tw
     right = (teacher.logits(split.views(range(len(split)))).argmax(axis=1) == split.labels).mean()
     assert f"{right:.3f}" in said[0]
     np.testing.assert_array_equal(teacher.columns, [0, 1])
+
+
+def test_a_teacher_that_learned_from_other_data_is_trained_again(
+    make_config: Callable[..., Config], tiny_data: Data, tmp_path: Path
+) -> None:
+    section = {"task": "mood", "loader": "python", "model": "own_teachers:words", "train": teach().model_dump()}
+    config = make_config(("mood",), teachers={"it": section}, cache_dir=str(tmp_path))
+    train_teacher(config, "it", tiny_data["mood"], lambda line: None, lambda line: None)
+    assert untrained(config, tiny_data) == []
+    card = teacher_folder(config, "it") / "teacher.json"
+    card.write_text(card.read_text(encoding="utf-8").replace(tiny_data["mood"].learning_fingerprint, "other data"))
+    assert untrained(config, tiny_data) == ["it"]

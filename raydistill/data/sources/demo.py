@@ -47,7 +47,7 @@ def fashion_mnist(cache_dir: Path, progress: Progress) -> RawData:
             images = _idx(folder / f"{prefix}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
             labels = _idx(folder / f"{prefix}-labels-idx1-ubyte.gz", 8)
             for position, (image, label) in enumerate(zip(images, labels, strict=True)):
-                yield RawRow(f"{split} picture {position}", image, int(label))
+                yield RawRow(name := f"{split} picture {position}", image, int(label), group=name)
 
         return read
 
