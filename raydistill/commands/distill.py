@@ -89,12 +89,12 @@ def distill(
         label_names = {name: task.label_names for name, task in data.items()}
         with contextlib.ExitStack() as teaching:
             at_hand = teaching.enter_context(experts(config, label_names, progress))
+            stored = config.distill.soft_labels == "stored"
+            labels = collect_labels(config, data, at_hand, progress, with_train=stored)
             folder.check_inputs(
                 {f"the data of {name}": task.fingerprint for name, task in data.items()}
                 | {f"teacher {name}": str(each["fingerprint"]) for name, each in at_hand.descriptions.items()}
             )
-            stored = config.distill.soft_labels == "stored"
-            labels = collect_labels(config, data, at_hand, progress, with_train=stored)
             models = teacher_models(at_hand.descriptions, _ask_latency(config, at_hand, data))
             if stored:
                 # They have said all that will be asked: their cores and memory are the student's now.
