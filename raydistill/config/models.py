@@ -189,7 +189,7 @@ class TrainingConfig(Frozen):
 
 
 class RayConfig(Frozen):
-    """Which Ray to use: none given starts one on this machine, for as long as the command runs."""
+    """Which Ray to use: without an address the one that runs on this machine, else one of the command's own."""
 
     address: str | None = Field(None, description="`auto` or host:port of a running cluster")
     num_cpus: PositiveInt | None = None
