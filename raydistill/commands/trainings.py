@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def train_all(plans: list[TrainingPlan], data: dict[str, TaskData], progress: Pr
     """
     share = _share(plans)
     if share is None:
-        states = [launch(plan, data, lambda line, plan=plan: _show(progress, plan, line)) for plan in plans]  # type: ignore[misc]
+        states = [launch(plan, data, partial(_show, progress, plan)) for plan in plans]
     else:
         by_name = {plan.name: plan for plan in plans}
         jobs = {name: Job(_train, (plan, share), {"num_cpus": share}) for name, plan in by_name.items()}

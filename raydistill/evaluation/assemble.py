@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,9 +120,6 @@ def _task_report(
     labels, fused = data.test.labels, fuse(list(teacher_logits.values()))
     logits = {arm: [r.test_logits[task.name] for r in results if r.arm == arm] for arm in ("alone", "distilled")}
 
-    def mean(measure: Callable[[NDArray[Any]], float], arm: str) -> float:
-        return statistics.mean(measure(each) for each in logits[arm])
-
     by_seed = {f"student_{arm}": [task.metric(each, labels) for each in logits[arm]] for arm in logits}
     means = {student: statistics.mean(values) for student, values in by_seed.items()}
     ensemble = task.metric(fused, labels)
@@ -144,12 +140,13 @@ def _task_report(
         "spread": {student: statistics.stdev(v) if len(v) > 1 else 0.0 for student, v in by_seed.items()},
         "gain": _gain(task, labels, logits["alone"], logits["distilled"]),
     }
-    for name in task.details(fused, labels):
-        report[name] = {
-            "ensemble": task.details(fused, labels)[name],
-            **{f"student_{arm}": mean(lambda each, n=name: task.details(each, labels)[n], arm) for arm in logits},  # type: ignore[misc]
-        }
-    report["agreement"] = {f"student_{arm}": mean(lambda each: task.agreement(each, fused), arm) for arm in logits}
+    details = {arm: [task.details(each, labels) for each in logits[arm]] for arm in logits}
+    for name, value in task.details(fused, labels).items():
+        means_of = {f"student_{arm}": statistics.mean(each[name] for each in details[arm]) for arm in details}
+        report[name] = {"ensemble": value, **means_of}
+    report["agreement"] = {
+        f"student_{arm}": statistics.mean(task.agreement(each, fused) for each in logits[arm]) for arm in logits
+    }
     return report
 
 
