@@ -70,7 +70,7 @@ def _views(student: Student, task: str, inputs: Sequence[Any]) -> ViewBatch:
     """Plain views, made as the training data's were."""
     shape = student.shape.tasks[task]
     settings = DataConfig(
-        source="disk", path="-", image_size=shape.image_size or 1, grayscale=student.shape.num_channels == 1,
+        source="disk", path="-", image_size=shape.image_size or 1, grayscale=shape.grayscale,
         sample_rate=shape.sample_rate or 1, max_seconds=shape.max_seconds or 1.0,
     )  # fmt: skip
     decoded: list[Any] = []

@@ -19,6 +19,7 @@ class TaskShape:
     kind: str
     label_names: tuple[str, ...]
     image_size: int = 0
+    grayscale: bool = False
     sample_rate: int = 0
     max_seconds: float = 0.0
 
@@ -75,6 +76,7 @@ def student_shape(config: Config, label_names: dict[str, tuple[str, ...]], vocab
             kind=task.kind,
             label_names=label_names[name],
             image_size=task.data.image_size if task.domain == "vision" else 0,
+            grayscale=task.domain == "vision" and task.data.grayscale,
             sample_rate=(student.sample_rate or task.data.sample_rate) if task.domain == "speech" else 0,
             max_seconds=task.data.max_seconds if task.domain == "speech" else 0.0,
         )
