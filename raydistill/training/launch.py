@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -34,17 +35,16 @@ def launch(plan: TrainingPlan, data: dict[str, TaskData], on_log: OnLog) -> Trai
         state = _trainer(plan, {"plan": plan, "data": data, "on_log": on_log}).fit().return_value
         assert isinstance(state, TrainingState)
         return state
+    from ray.exceptions import RayError
+    from ray.train import TrainingFailedError
+
     stopped = threading.Event()
     follower = threading.Thread(target=_follow, args=(plan, on_log, stopped), daemon=True)
     follower.start()
     try:
         _trainer(plan, {"plan": plan}).fit()
-    except Exception as error:
-        own = _own_error(error) or RaydistillError(
-            f"{plan.name}: a training worker failed ({first_line(error)}); the same command goes on from the last "
-            "checkpoint"
-        )
-        raise own from error
+    except (TrainingFailedError, RayError) as error:
+        raise _own_error(error) or _unknown(plan, error) from error
     finally:
         stopped.set()
         follower.join()
@@ -114,6 +114,17 @@ def _follow(plan: TrainingPlan, on_log: OnLog, stopped: threading.Event) -> None
         for line in lines[shown:]:
             on_log(line)
         shown = max(shown, len(lines))
+
+
+def _unknown(plan: TrainingPlan, error: Exception) -> RaydistillError:
+    """One line for the user; the workers' tracebacks, which it would lose, for whoever looks into it."""
+    place = plan.folder / "failure.txt"
+    with contextlib.suppress(OSError):
+        place.write_text(str(error), encoding="utf-8")
+    return RaydistillError(
+        f"{plan.name}: a training worker failed ({first_line(error)}; see {place}); the same command goes on from the "
+        "last checkpoint"
+    )
 
 
 def _own_error(error: BaseException | None) -> RaydistillError | None:
