@@ -1,61 +1,71 @@
-"""Teachers in the caller's own process: the simplest source, and the measure for the others."""
+"""Teachers in the caller's own process: the simplest way, and the measure for the others."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 
 from raydistill.config.models import Config
-from raydistill.soft_labels.source import StepViews, TeacherCost
-from raydistill.soft_labels.targets import SoftTargets
+from raydistill.data.batch import ViewBatch
+from raydistill.soft_labels.source import Answer, Pending
 from raydistill.teachers.teacher import Teacher, load_teacher
 
 
-class LocalSource:
-    """Asks each task's teachers one after the other.
+@dataclass(frozen=True)
+class _Call:
+    teacher: Teacher
+    views: ViewBatch
+
+    def result(self) -> Answer:
+        """Computed now: on one device nothing is won by computing ahead."""
+        began = time.perf_counter()
+        logits = self.teacher.logits(self.views)
+        return Answer(logits, time.perf_counter() - began)
+
+
+class LocalTeachers:
+    """A `Labeller` that asks models of this process.
 
     Args:
         teachers: by name.
     """
 
+    way = "local"
+
     def __init__(self, teachers: dict[str, Teacher]) -> None:
         self.teachers = teachers
-        self._samples, self._busy_s = 0, 0.0
 
-    def stream(self, batches: Iterable[StepViews]) -> Iterator[tuple[StepViews, dict[str, SoftTargets]]]:
-        """See `SoftTargetSource.stream`."""
-        for step_views in batches:
-            targets = {}
-            for task, views in step_views.items():
-                logits = {}
-                for name, teacher in self.teachers.items():
-                    if teacher.task == task:
-                        began = time.perf_counter()
-                        logits[name] = teacher.logits(views)
-                        self._busy_s += time.perf_counter() - began
-                        self._samples += len(views)
-                if logits:
-                    targets[task] = SoftTargets(logits)
-            yield step_views, targets
+    def ask(self, teacher: str, views: ViewBatch) -> Pending:
+        """See `Labeller.ask`."""
+        return _Call(self.teachers[teacher], views)
 
-    def cost(self) -> TeacherCost:
-        """See `SoftTargetSource.cost`."""
-        return TeacherCost(samples=self._samples, busy_s=self._busy_s)
+    def events(self) -> list[tuple[float, str]]:
+        """Nothing happens that is not raised."""
+        return []
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Let the models' memory go."""
+        self.teachers = {}
 
 
-def open_local(config: Config, label_names: dict[str, tuple[str, ...]]) -> LocalSource:
-    """Every configured teacher, loaded in this process, on its GPU where it asks for one and there is one.
+def load_teachers(
+    config: Config, label_names: dict[str, tuple[str, ...]], names: Iterable[str] | None = None
+) -> dict[str, Teacher]:
+    """Configured teachers in this process, on its GPU where they ask for one and there is one.
 
     Args:
         label_names: by task.
+        names: which; default all.
+
+    Raises:
+        TeacherError: see `load_teacher`.
     """
     teachers = {}
-    for name, settings in config.teachers.items():
+    for name in config.teachers if names is None else names:
+        settings = config.teachers[name]
         device = "cuda" if settings.placement.num_gpus and torch.cuda.is_available() else "cpu"
         teachers[name] = load_teacher(config, name, label_names[settings.task], device)
-    return LocalSource(teachers)
+    return teachers

@@ -11,7 +11,7 @@ from raydistill.config.models import Config, PlacementConfig
 from raydistill.data.dataset import load_task_data
 from raydistill.errors import TeacherError
 from raydistill.side_by_side import Job, run_side_by_side
-from raydistill.teachers.replica import placement_options
+from raydistill.teachers.pool.placement import placement_options
 from raydistill.teachers.teach import train_teacher
 
 Say = Callable[[str], None]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from raydistill.config.models import Config
 from raydistill.data.batch import ViewBatch
+from raydistill.errors import TeacherError
 from raydistill.precision import autocast, use_bf16
 from raydistill.teachers.checkpoints import checkpoint_labels, fingerprint, load_weights, match_labels, teacher_folder
 from raydistill.teachers.models import Network, build, count_parameters
@@ -35,11 +36,21 @@ class Teacher:
 
     @torch.inference_mode()
     def logits(self, views: ViewBatch) -> NDArray[np.float16]:
-        """Raw logits, float16 [batch, num_classes], in the task's label order."""
+        """Raw logits, float16 [batch, num_classes], in the task's label order.
+
+        Raises:
+            TeacherError: one of them is not a number.
+        """
         device = next(self.network.module.parameters()).device
         prepared = {key: value.to(device) for key, value in self.network.prepare(views).items()}
         with autocast(device, self.bf16):
             logits = self.network.logits(prepared).float().cpu().numpy()
+        # NaN means "did not speak" further on: a broken teacher must not pass for a silent one.
+        if np.isnan(logits).any():
+            raise TeacherError(
+                f"teacher {self.name!r}: its logits are NaN for {int(np.isnan(logits).any(axis=1).sum())} of "
+                f"{len(logits)} rows; check its weights, or set teachers.{self.name}.precision=fp32"
+            )
         ordered: NDArray[np.float16] = np.clip(logits[:, self.columns], -6e4, 6e4).astype(np.float16)
         return ordered
 

@@ -1,0 +1,169 @@
+"""Label whole splits with Ray Data: a stream of rows through a pool of actors that hold the teacher."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raydistill.config.models import Config
+from raydistill.data.dataset import Split, load_task_data
+from raydistill.errors import RaydistillError, TeacherError, first_line
+from raydistill.soft_labels.source import TeacherCost
+from raydistill.soft_labels.store import LabelTable
+from raydistill.teachers.labelling import missing_batches
+from raydistill.teachers.pool.placement import placement_options
+
+BATCHES_PER_BLOCK = 8  # small blocks keep all actors busy to the end
+Columns = dict[str, Any]
+
+
+class LabelWorker:
+    """What each actor of the pipeline holds: the teacher, and its task's memory-mapped rows."""
+
+    def __init__(self, config: Config, name: str, label_names: tuple[str, ...]) -> None:
+        import torch
+
+        from raydistill.teachers.local import load_teachers
+
+        settings = config.teachers[name]
+        torch.set_num_threads(max(1, int(settings.placement.num_cpus)))
+        self.teacher = load_teachers(config, {settings.task: label_names}, [name])[name]
+        data = load_task_data(settings.task, config.tasks[settings.task], Path(config.cache_dir).expanduser())
+        self.splits: list[Split] = [data.validation, data.test, data.train]
+
+    def __call__(self, asked: Columns) -> Columns:
+        """Rows of one or more (split, view) in, the same with `logits` and `busy_s` out."""
+        logits: NDArray[np.float16] | None = None
+        busy_s = np.zeros(len(asked["row"]))
+        for split, view in {(int(s), int(v)) for s, v in zip(asked["split"], asked["view"], strict=True)}:
+            here = np.flatnonzero((asked["split"] == split) & (asked["view"] == view))
+            views = self.splits[split].views(asked["row"][here], view)
+            began = time.perf_counter()
+            said = self.teacher.logits(views)
+            busy_s[here] = (time.perf_counter() - began) / len(here)
+            if logits is None:
+                logits = np.empty((len(busy_s), said.shape[1]), dtype=np.float16)
+            logits[here] = said
+        return {**asked, "logits": logits, "busy_s": busy_s}
+
+
+def describe_teacher(config: Config, name: str, label_names: tuple[str, ...]) -> dict[str, Any]:
+    """Name and fingerprint of the teacher, as it answers where it is placed.
+
+    Raises:
+        TeacherError: it cannot be loaded.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    def load() -> dict[str, Any]:
+        return LabelWorker(config, name, label_names).teacher.describe()
+
+    options = placement_options(config.teachers[name].placement)
+    try:
+        described: dict[str, Any] = ray.get(ray.remote(load).options(max_retries=0, **options).remote())
+    except RayError as error:
+        raise _own_error(name, error) from error
+    return described
+
+
+def blocks(
+    tables: dict[tuple[int, int], LabelTable], splits: list[Split], batch_size: int
+) -> tuple[list[pa.Table], int]:
+    """The rows that nobody knows or computes, claimed: in blocks of a few batches, those of like length together.
+
+    Args:
+        tables: by (split, view).
+        splits: validation, test, train.
+    """
+    made, num_rows = [], 0
+    for (split, view), table in tables.items():
+        table.refresh()
+        missing = np.flatnonzero(~table.known(np.arange(table.num_rows)))
+        ours = missing[table.claim(missing)] if len(missing) else missing
+        known = np.ones(table.num_rows, dtype=bool)
+        known[ours] = False
+        chunks = missing_batches(splits[split], known, batch_size * BATCHES_PER_BLOCK)
+        for rows in chunks:
+            made.append(pa.table({"split": np.full(len(rows), split), "view": np.full(len(rows), view), "row": rows}))
+        num_rows += len(ours)
+    return made, num_rows
+
+
+def stream_labels(
+    config: Config,
+    name: str,
+    label_names: tuple[str, ...],
+    tables: dict[tuple[int, int], LabelTable],
+    splits: list[Split],
+    on_written: Callable[[int, int], None],
+    num_actors: int,
+) -> TeacherCost:
+    """Fill the tables with what they do not have, as answers come; a kill loses the last few seconds.
+
+    Args:
+        name: the teacher's.
+        label_names: its task's, in head order.
+        tables: by (0 = validation, 1 = test, 2 = train; view).
+        splits: those three.
+        on_written: hears (rows done, rows to do) after each block; what it raises ends the pipeline.
+        num_actors: at most.
+
+    Raises:
+        TeacherError: the teacher cannot be loaded, or failed. SoftLabelError: the store cannot be written.
+    """
+    import ray
+
+    settings = config.teachers[name]
+    made, of = blocks(tables, splits, settings.batch_size)
+    if not made:
+        return TeacherCost()
+    # Our own line says how far it is; what goes wrong is raised.
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    options = placement_options(settings.placement)
+    labelled = ray.data.from_arrow(made).map_batches(
+        LabelWorker,
+        fn_constructor_args=(config, name, label_names),
+        batch_size=settings.batch_size,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=min(settings.min_replicas, num_actors), max_size=max(settings.min_replicas, num_actors)
+        ),
+        **options,
+    )
+    cost = TeacherCost()
+    for answered in _batches(name, labelled):
+        for split, view in {(int(s), int(v)) for s, v in zip(answered["split"], answered["view"], strict=True)}:
+            here = (answered["split"] == split) & (answered["view"] == view)
+            tables[split, view].write(answered["row"][here], answered["logits"][here])
+        cost += TeacherCost(samples=len(answered["row"]), busy_s=float(answered["busy_s"].sum()))
+        on_written(cost.samples, of)
+    return cost
+
+
+def _batches(name: str, labelled: Any) -> Iterator[Columns]:
+    from ray.exceptions import RayError
+
+    try:
+        yield from labelled.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
+    except RayError as error:
+        raise _own_error(name, error) from error
+
+
+def _own_error(name: str, error: BaseException) -> RaydistillError:
+    """Ray wraps a worker's error in its own; the user wants ours."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, RaydistillError):
+            return type(cause)(str(cause))
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return TeacherError(f"teacher {name!r} failed while labelling: {first_line(error)}")
