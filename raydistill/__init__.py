@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from raydistill.commands.evaluate import evaluate
     from raydistill.commands.label import label
     from raydistill.commands.report import report
+    from raydistill.commands.store import list_store, prune_store, verify_store
     from raydistill.commands.teach import teach
+    from raydistill.commands.teachers import list_teachers, stop_teachers
     from raydistill.student.model import Student
     from raydistill.student.predicting import predict
 
@@ -37,19 +39,29 @@ __all__ = [
     "evaluate",
     "label",
     "list_recipes",
+    "list_store",
+    "list_teachers",
     "load_config",
     "predict",
+    "prune_store",
     "report",
+    "stop_teachers",
     "teach",
+    "verify_store",
 ]
 
 _LATER = {
     "distill": "raydistill.commands.distill",
     "evaluate": "raydistill.commands.evaluate",
     "label": "raydistill.commands.label",
+    "list_store": "raydistill.commands.store",
+    "list_teachers": "raydistill.commands.teachers",
     "predict": "raydistill.student.predicting",
+    "prune_store": "raydistill.commands.store",
     "report": "raydistill.commands.report",
+    "stop_teachers": "raydistill.commands.teachers",
     "teach": "raydistill.commands.teach",
+    "verify_store": "raydistill.commands.store",
     "Student": "raydistill.student.model",
 }
 

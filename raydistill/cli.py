@@ -110,6 +110,45 @@ def report(run: Run) -> None:
 
 
 @app.command()
+def teachers(
+    stop: Annotated[bool, typer.Option("--stop", help="end all pools and their replicas")] = False,
+    address: Annotated[str | None, typer.Option(help="host:port of a cluster; default: this machine's")] = None,
+) -> None:
+    """List the pools of teachers that run, who uses them and how busy they are."""
+    if stop:
+        raydistill.stop_teachers(address)
+    else:
+        raydistill.list_teachers(address)
+
+
+store = typer.Typer(help="What is kept of the teachers' answers.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(store, name="store")
+StoreOf = Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="whose store; default: the one in the cache")]
+
+
+@store.command("list")
+def list_(config: StoreOf = None, overrides: Overrides = None) -> None:
+    """Every table: whose word on what, how much of it, how large, when last used."""
+    raydistill.list_store(config, overrides or ())
+
+
+@store.command()
+def verify(config: StoreOf = None, overrides: Overrides = None) -> None:
+    """Compare every checksum; what is damaged is dropped and made again by the next run."""
+    raydistill.verify_store(config, overrides or ())
+
+
+@store.command()
+def prune(
+    config: StoreOf = None,
+    overrides: Overrides = None,
+    size: Annotated[str, typer.Option(help="what may stay, such as 10GB")] = ...,  # type: ignore[assignment]
+) -> None:
+    """Remove tables, the least recently used first, until the rest fits a size."""
+    raydistill.prune_store(config, overrides or (), size=size)
+
+
+@app.command()
 def recipes() -> None:
     """List the recipes that come with the package; with `raydistill distill NAME` they run."""
     for name in sorted(raydistill.list_recipes()):
@@ -128,6 +167,9 @@ def main() -> None:
     except RaydistillError as error:
         _fail(str(error))
     except USAGE_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # no mistake, a question
+            print(error.format_message(), file=sys.stderr)
+            _leave(2)
         _fail(f"{error.format_message()} (see raydistill --help)")
     except (KeyboardInterrupt, typer.Abort):
         print("\nstopped; the same command goes on from here", file=sys.stderr)

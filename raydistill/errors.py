@@ -19,6 +19,10 @@ class TeacherError(RaydistillError):
     """A teacher cannot be loaded, does not match its task, is at chance level, or stopped answering."""
 
 
+class TeacherGone(TeacherError):
+    """Every replica of a teacher is lost and none came back in time: `distill.on_teacher_loss` decides what follows."""
+
+
 class SoftLabelError(RaydistillError):
     """Soft labels are missing, torn or belong to another teacher or data set."""
 

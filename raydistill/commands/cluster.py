@@ -85,7 +85,8 @@ def preflight(config: Config, training: bool = True) -> None:
         ConfigError: see `_check_fit`.
     """
     teachers: list[Asker] = [
-        (f"teachers.{name}.placement", teacher.placement, 1) for name, teacher in config.teachers.items()
+        (f"teachers.{name}.placement", teacher.placement, teacher.min_replicas)
+        for name, teacher in config.teachers.items()
     ]
     workers: list[Asker] = []
     if training and config.training.num_workers:
@@ -94,6 +95,7 @@ def preflight(config: Config, training: bool = True) -> None:
         "local": [workers],
         "stored": [teachers, workers],
         "remote": [teachers + workers],
+        "auto": [teachers + workers],
     }
     for askers in together[config.distill.soft_labels]:
         _check_fit(askers)
@@ -103,6 +105,22 @@ def preflight_teach(placed: dict[str, PlacementConfig]) -> None:
     """The same for the training of teachers, of which one at a time must fit."""
     for name, placement in placed.items():
         _check_fit([(f"teachers.{name}.train.placement", placement, 1)])
+
+
+def preflight_label(config: Config) -> None:
+    """The same for labelling ahead, where one teacher after the other must fit."""
+    for name, teacher in config.teachers.items():
+        _check_fit([(f"teachers.{name}.placement", teacher.placement, teacher.min_replicas)])
+
+
+def how_many_fit(placement: PlacementConfig, at_most: int | None = None) -> int:
+    """Actors of this placement that the cluster holds at one time, each with a core of its own at least."""
+    import ray
+
+    there = ray.cluster_resources()
+    asked = {"CPU": max(1.0, placement.num_cpus), "GPU": placement.num_gpus, **placement.resources}
+    fit = min(int(there.get(resource, 0.0) / amount) for resource, amount in asked.items() if amount)
+    return max(1, fit if at_most is None else min(fit, at_most))
 
 
 def _check_fit(askers: list[Asker]) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from raydistill.commands.cluster import cluster, needs_ray, preflight
 from raydistill.commands.experts import Experts, experts
-from raydistill.commands.labels import Labels, collect_labels
+from raydistill.commands.labels import Labels, collect_labels, training_jobs
 from raydistill.commands.preparing import as_config, load_data
 from raydistill.commands.progress import Progress
 from raydistill.commands.report import draw
@@ -27,15 +27,15 @@ from raydistill.data.dataset import TaskData
 from raydistill.evaluation.assemble import ArmResult, assemble_report
 from raydistill.evaluation.memory import PeakMemory
 from raydistill.evaluation.models import student_models, teacher_models
-from raydistill.soft_labels.source import SoftTargetSource, TeacherCost
+from raydistill.soft_labels.tables import RunTables
 from raydistill.student.model import Student
 from raydistill.student.predicting import predict_split
+from raydistill.teachers.sources import SourcePlan
 from raydistill.training.batches import plan_rows
 from raydistill.training.checkpoint import BEST, TrainingState
+from raydistill.training.meter import costs_of
 from raydistill.training.metrics_log import METRICS_FILE
 from raydistill.training.plan import ARMS, Arm, TrainingPlan
-
-OpenSource = Callable[[], SoftTargetSource]
 
 
 @dataclass(frozen=True)
@@ -89,22 +89,21 @@ def distill(
         label_names = {name: task.label_names for name, task in data.items()}
         with contextlib.ExitStack() as teaching:
             at_hand = teaching.enter_context(experts(config, label_names, progress))
-            stored = config.distill.soft_labels == "stored"
-            labels = collect_labels(config, data, at_hand, progress, with_train=stored)
+            ahead = config.distill.soft_labels == "stored"
+            labels = collect_labels(config, data, at_hand, progress, with_train=ahead)
             folder.check_inputs(
                 {f"the data of {name}": task.fingerprint for name, task in data.items()}
                 | {f"teacher {name}": str(each["fingerprint"]) for name, each in at_hand.descriptions.items()}
             )
             models = teacher_models(at_hand.descriptions, _ask_latency(config, at_hand, data))
+            source = _source(config, data, at_hand).checked(progress.event)
+            stored = not source.ways
             if stored:
                 # They have said all that will be asked: their cores and memory are the student's now.
                 teaching.close()
-            open_source: OpenSource = labels.source if stored else at_hand.open_source
-            plans = [
-                _plan(config, data, folder, labels, arm, seed, open_source) for seed in config.seeds for arm in ARMS
-            ]
+            plans = [_plan(config, data, folder, labels, arm, seed, source) for seed in config.seeds for arm in ARMS]
             progress.say(f"students: training {', '.join(plan.name for plan in plans)}")
-            states = train_all(plans, data, progress)
+            states = train_all(plans, data, progress, stored, on_stored=teaching.close)
         lines = ((plan.folder / METRICS_FILE).read_text(encoding="utf-8") for plan in plans)
         write_atomically(folder.metrics, "".join(lines))
         progress.say("evaluating on the test split")
@@ -114,7 +113,7 @@ def distill(
         student = _load_best(folder.initial(best.seed), folder.arm("distilled", best.seed))
         models |= student_models(student, data)
         report = assemble_report(
-            config, data, labels.plain["test"], results, models, labels.cost,
+            config, data, labels.plain["test"], results, models, labels.costs,
             seconds=progress.elapsed_s, peak_rss_bytes=memory.peak_bytes, events=progress.events,
             student_seed=best.seed,
         )  # fmt: skip
@@ -132,6 +131,15 @@ def _ask_latency(config: Config, at_hand: Experts, data: dict[str, TaskData]) ->
     return ask
 
 
+def _source(config: Config, data: dict[str, TaskData], at_hand: Experts) -> SourcePlan:
+    """Where the distilled students' soft labels will come from."""
+    taught = {job.teacher: job.taught for job in training_jobs(config, data, at_hand.descriptions)}
+    mode = config.distill.soft_labels
+    ways = {way: reach for way, reach in at_hand.ways.items() if mode in ("auto", way)}
+    tables = RunTables(config, taught) if config.store.fill or mode == "stored" else None
+    return SourcePlan(config, ways, tables, at_hand.why_one_way)
+
+
 def _plan(
     config: Config,
     data: dict[str, TaskData],
@@ -139,7 +147,7 @@ def _plan(
     labels: Labels,
     arm: Arm,
     seed: int,
-    open_source: OpenSource,
+    source: SourcePlan,
 ) -> TrainingPlan:
     if not folder.initial(seed).exists():
         make_student(config, data, seed, folder.initial(seed))
@@ -151,7 +159,7 @@ def _plan(
         folder=folder.arm(arm, seed),
         tensorboard=folder.tensorboard / f"{arm}-seed{seed}",
         ensemble_accuracy=labels.ensemble_accuracy(data),
-        open_source=open_source if arm == "distilled" else None,
+        open_source=source if arm == "distilled" else None,
     )
 
 
@@ -169,7 +177,7 @@ def _result(plan: TrainingPlan, state: TrainingState, data: dict[str, TaskData])
         best_score=state.best_score,
         wall_s=state.wall_s,
         student_samples=state.student_samples,
-        cost=TeacherCost(state.teacher_samples, state.teacher_samples_cached, state.teacher_busy_s),
+        costs=costs_of(state),
     )
 
 

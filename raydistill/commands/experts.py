@@ -1,4 +1,4 @@
-"""The teachers at hand for the length of a command: in this process, or behind Ray actors."""
+"""The teachers at hand for the length of a command: in this process, or in pools of Ray actors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any
 from raydistill.commands.progress import Progress
 from raydistill.config.models import Config
 from raydistill.data.batch import ViewBatch
-from raydistill.soft_labels.source import SoftTargetSource
-from raydistill.teachers.local import LocalSource, open_local
-from raydistill.teachers.remote import RemoteSource, start_teachers, stop_teachers, wait
+from raydistill.soft_labels.source import Labeller
+from raydistill.teachers.local import LocalTeachers, load_teachers
 
 LabelNames = dict[str, tuple[str, ...]]
 
@@ -23,52 +22,65 @@ class Experts:
     """Loaded teachers.
 
     Attributes:
-        sources: by name, one for each teacher alone.
         descriptions: by name: fingerprint, num_parameters, size_bytes.
-        open_source: all of them together, for a training worker; can be sent to one.
+        labeller: asks them from this process; safe in threads, closed with the block.
+        ways: how a training worker reaches them: see `SourcePlan`.
+        why_one_way: where there is only one.
         latency_ms: of a teacher on some views, per row.
         remote: whether they run elsewhere.
     """
 
-    sources: dict[str, SoftTargetSource]
     descriptions: dict[str, dict[str, Any]]
-    open_source: Callable[[], SoftTargetSource]
+    labeller: Labeller
+    ways: dict[str, Callable[[], Labeller]]
+    why_one_way: str
     latency_ms: Callable[[str, ViewBatch], float]
     remote: bool
 
 
 @contextlib.contextmanager
 def experts(config: Config, label_names: LabelNames, progress: Progress) -> Iterator[Experts]:
-    """Load every teacher; let them go at the end of the block.
+    """Load every teacher, or join the pools that serve them; let them go at the end of the block.
 
     Raises:
         TeacherError: one cannot be loaded.
     """
     if config.distill.soft_labels == "local":
-        progress.say("teachers: loading in this process")
-        teachers = open_local(config, label_names).teachers
-        yield Experts(
-            sources={name: LocalSource({name: teacher}) for name, teacher in teachers.items()},
-            descriptions={name: teacher.describe() for name, teacher in teachers.items()},
-            # In local mode the worker is this process and uses what is loaded; another one loads its own.
-            open_source=partial(open_local, config, label_names)
-            if config.training.num_workers
-            else partial(LocalSource, teachers),
-            latency_ms=lambda name, views: teachers[name].latency_ms(views),
-            remote=False,
-        )
+        yield _in_this_process(config, label_names, progress)
         return
-    progress.say(f"teachers: starting an actor for each of {', '.join(config.teachers)}")
-    actors, descriptions = start_teachers(config, label_names)
-    try:
-        yield Experts(
-            sources={name: RemoteSource({name: actors[name]}, {name: config.teachers[name]}) for name in actors},
-            descriptions=descriptions,
-            open_source=partial(RemoteSource, actors, config.teachers),
-            latency_ms=lambda name, views: wait(
-                name, actors[name].latency_ms.remote(views), config.teachers[name].timeout_s
-            ),
-            remote=True,
-        )
-    finally:
-        stop_teachers(actors)
+    from raydistill.teachers.pool.opening import open_pools
+
+    with open_pools(config, label_names, progress) as pools:
+        ways: dict[str, Callable[[], Labeller]] = {"remote": pools.client}
+        why = _why_not_local(config)
+        if not why:
+            ways["local"] = partial(_load, config, label_names)
+        yield Experts(pools.descriptions, pools.labeller, ways, why, pools.latency_ms, remote=True)
+
+
+def _in_this_process(config: Config, label_names: LabelNames, progress: Progress) -> Experts:
+    progress.say("teachers: loading in this process")
+    teachers = load_teachers(config, label_names)
+    # In local mode the worker is this process and uses what is loaded; another one loads its own.
+    own = partial(_load, config, label_names) if config.training.num_workers else partial(LocalTeachers, teachers)
+    return Experts(
+        descriptions={name: teacher.describe() for name, teacher in teachers.items()},
+        labeller=LocalTeachers(teachers),
+        ways={"local": own},
+        why_one_way="",
+        latency_ms=lambda name, views: teachers[name].latency_ms(views),
+        remote=False,
+    )
+
+
+def _why_not_local(config: Config) -> str:
+    """What speaks against teachers in the student's own process; empty where both ways are to be tried."""
+    if config.training.num_workers:
+        return "every worker would hold all teachers"
+    if any(teacher.placement.num_gpus for teacher in config.teachers.values()):
+        return "teachers have devices of their own"
+    return ""
+
+
+def _load(config: Config, label_names: LabelNames) -> Labeller:
+    return LocalTeachers(load_teachers(config, label_names))

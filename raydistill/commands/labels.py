@@ -1,4 +1,4 @@
-"""Every teacher's word on every row that a run needs: from the store, or from the teachers and then into the store."""
+"""Every teacher's word on every row that a run needs ahead of training: from the store, or asked and then stored."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.commands.experts import Experts
-from raydistill.commands.preparing import cache_folder
 from raydistill.commands.progress import Progress
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
-from raydistill.soft_labels.source import TeacherCost
-from raydistill.soft_labels.store import LabelStore, StoredSource
+from raydistill.soft_labels.source import TeacherCost, add_costs
 from raydistill.soft_labels.targets import fuse
-from raydistill.teachers.labelling import LabelJob, check_teacher, label_split, training_views
+from raydistill.teachers.labelling import LabelJob, check_teacher, label_split, read_labels, training_views
 
 Logits = NDArray[np.float16]
 
@@ -29,13 +27,15 @@ class Labels:
 
     Attributes:
         plain: [split][task][teacher] -> logits of the plain view; splits validation and test.
-        train: [task][teacher][view] -> logits; empty unless soft labels are `stored`.
-        cost: of the asking.
+        costs: of the asking, by teacher.
     """
 
     plain: dict[str, dict[str, dict[str, Logits]]] = field(default_factory=lambda: {"validation": {}, "test": {}})
-    train: dict[str, dict[str, dict[int, Logits]]] = field(default_factory=dict)
-    cost: TeacherCost = field(default_factory=TeacherCost)
+    costs: dict[str, TeacherCost] = field(default_factory=dict)
+
+    def add(self, teacher: str, cost: TeacherCost) -> None:
+        """More of a teacher's cost."""
+        self.costs = add_costs(self.costs, {teacher: cost})
 
     def ensemble(self, split: str, task: str) -> NDArray[np.float32]:
         """The fused logits of a task's teachers on a split."""
@@ -45,9 +45,17 @@ class Labels:
         """By task: how often the fused teachers are right."""
         return {name: _accuracy(self.ensemble(split, name), getattr(task, split).labels) for name, task in data.items()}
 
-    def source(self) -> StoredSource:
-        """The training labels as a source for the student."""
-        return StoredSource(self.train)
+
+def training_jobs(config: Config, data: dict[str, TaskData], descriptions: dict[str, dict[str, str]]) -> list[LabelJob]:
+    """What a distilled student will hear, a job for each teacher."""
+    return [label_job(config, data, name, str(descriptions[name]["fingerprint"]), "train") for name in config.teachers]
+
+
+def label_job(config: Config, data: dict[str, TaskData], name: str, fingerprint: str, split: str) -> LabelJob:
+    """A teacher and a split: the training rows in all their views, others as they are."""
+    task = config.teachers[name].task
+    views = training_views(config.tasks[task]) if split == "train" else (0,)
+    return LabelJob(name, fingerprint, task, getattr(data[task], split), len(data[task].label_names), views)
 
 
 def collect_labels(
@@ -65,62 +73,37 @@ def collect_labels(
     Raises:
         TeacherError: at chance level, dead or silent. SoftLabelError: the store cannot be written.
     """
-    store = LabelStore(cache_folder(config) / "soft_labels", progress.event)
-    labels, lock, costs = Labels(), threading.Lock(), []
+    labels, lock = Labels(), threading.Lock()
 
-    def ask(name: str, split: str, view: int) -> Logits:
-        teacher = config.teachers[name]
-        job = LabelJob(
-            name, at_hand.descriptions[name]["fingerprint"], teacher.task, getattr(data[teacher.task], split), view,
-            teacher.batch_size,
-        )  # fmt: skip
-        logits, cost = label_split(job, at_hand.sources[name], store, progress)
+    def ask(name: str, split: str) -> LabelJob:
+        job = label_job(config, data, name, str(at_hand.descriptions[name]["fingerprint"]), split)
+        cost = label_split(config, job, at_hand.labeller, progress.event, progress)
         with lock:
-            costs.append(cost)
-        return logits
+            labels.add(name, cost)
+        return job
 
     def check(name: str) -> None:
         teacher = config.teachers[name]
         for split in ("validation", "test"):
-            logits = ask(name, split, 0)
+            logits = read_labels(config, ask(name, split), 0)
             with lock:
                 labels.plain[split].setdefault(teacher.task, {})[name] = logits
         known = labels.plain["validation"][teacher.task][name]
         accuracy = check_teacher(name, data[teacher.task], known, teacher.allow_chance_level)
         progress.say(f"teachers: {name}: own accuracy on validation {accuracy:.3f}")
 
-    def teach_on(name: str) -> None:
-        task = config.teachers[name].task
-        for view in training_views(config.tasks[task]):
-            logits = ask(name, "train", view)
-            with lock:
-                labels.train.setdefault(task, {}).setdefault(name, {})[view] = logits
-
     _for_each(check, list(config.teachers), at_hand.remote)
     if with_train:
-        _for_each(teach_on, list(config.teachers), at_hand.remote)
+        _for_each(lambda name: ask(name, "train"), list(config.teachers), at_hand.remote)
     # Threads finish in any order; sums of floats and the fused mean should not depend on it.
     for by_task in labels.plain.values():
         for task in by_task:
             by_task[task] = {name: by_task[task][name] for name in config.teachers if name in by_task[task]}
-    labels.train = {
-        task: {name: teachers[name] for name in config.teachers if name in teachers}
-        for task, teachers in labels.train.items()
-    }
-    labels.cost = total_cost(costs)
+    labels.costs = {name: labels.costs[name] for name in config.teachers}
     return labels
 
 
-def total_cost(costs: list[TeacherCost]) -> TeacherCost:
-    """The sum."""
-    return TeacherCost(
-        sum(cost.samples for cost in costs),
-        sum(cost.samples_cached for cost in costs),
-        sum(cost.busy_s for cost in costs),
-    )
-
-
-def _for_each(work: Callable[[str], None], names: list[str], remote: bool) -> None:
+def _for_each(work: Callable[[str], object], names: list[str], remote: bool) -> None:
     if not remote:
         for name in names:
             work(name)

@@ -28,6 +28,8 @@ def _with_absolute_paths(config: Config) -> Config:
     """Workers and actors have folders of their own: what is relative is relative to here, once and for all."""
     content = config.model_dump(mode="json")
     content["cache_dir"] = _absolute(config.cache_dir)
+    if config.store.path is not None and "://" not in config.store.path:
+        content["store"]["path"] = _absolute(config.store.path)
     for task in content["tasks"].values():
         if task["data"]["path"] is not None and task["data"]["source"] != "hub":
             task["data"]["path"] = _absolute(task["data"]["path"])

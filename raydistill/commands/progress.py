@@ -18,6 +18,7 @@ class Progress:
 
     def __init__(self, log: Path | None = None) -> None:
         self._began = time.monotonic()
+        self._began_at = time.time()
         self._live = sys.stderr.isatty()
         self._shown_at = 0.0
         self._width = 0
@@ -44,6 +45,11 @@ class Progress:
         """A line that stays, and that the report tells too: something was resumed, lost or made again."""
         self.events.append({"at_s": round(self.elapsed_s, 3), "what": message})
         self.say(message)
+
+    def happened(self, at: float, what: str) -> None:
+        """Something that the report tells with its own time, in seconds since the epoch; it has been said already."""
+        self.events.append({"at_s": round(at - self._began_at, 3), "what": what})
+        self.events.sort(key=lambda event: event["at_s"])
 
     def note(self, message: str) -> None:
         """For the run's log alone."""

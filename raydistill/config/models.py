@@ -134,9 +134,28 @@ class TeacherConfig(Frozen):
     precision: Precision = "auto"
     placement: PlacementConfig = PlacementConfig()
     batch_size: PositiveInt = Field(64, description="rows of one forward pass when labelling or evaluating")
-    window: PositiveInt = Field(4, description="requests in flight")
-    timeout_s: float = Field(120.0, gt=0.0)
+    window: PositiveInt = Field(4, description="micro-batches that a student asks ahead")
+    min_replicas: PositiveInt = Field(1, description="actors that serve this teacher, at least")
+    max_replicas: PositiveInt | None = Field(
+        None, description="at most: more are started while students wait for it; default: min_replicas"
+    )
+    max_batch_size: PositiveInt | None = Field(
+        None, description="rows up to which a replica merges waiting requests into one forward pass; default: none"
+    )
+    max_wait_ms: float = Field(2.0, ge=0.0, description="how long a replica waits for requests to merge")
+    hedge_s: float | None = Field(
+        None,
+        gt=0.0,
+        description="ask a second replica after this long; default: 5 usual answers, 1 s at least",
+    )
+    timeout_s: float = Field(120.0, gt=0.0, description="a replica that does not answer for this long is replaced")
     allow_chance_level: bool = False
+
+    @model_validator(mode="after")
+    def _replicas_in_order(self) -> TeacherConfig:
+        if self.max_replicas is not None and self.max_replicas < self.min_replicas:
+            raise ValueError(f"max_replicas {self.max_replicas} is less than min_replicas {self.min_replicas}")
+        return self
 
 
 class StudentConfig(Frozen):
@@ -166,7 +185,28 @@ class DistillConfig(Frozen):
     temperature: float = Field(2.0, gt=0.0)
     hard_weight: float = Field(0.3, ge=0.0, le=1.0, description="of the labels; the soft labels get the rest")
     task_weights: dict[str, float] = {}
-    soft_labels: Literal["local", "remote", "stored"] = "remote"
+    soft_labels: Literal["auto", "local", "remote", "stored"] = Field(
+        "auto", description="in the student's process, from actors, written ahead; `auto` measures and picks"
+    )
+    on_teacher_loss: Literal["wait", "stored", "hard_labels", "fail"] = Field(
+        "wait", description="when no replica of a teacher is left: wait for one, use stored answers only, do without"
+    )
+    teacher_loss_after_s: float = Field(60.0, gt=0.0, description="without any replica for this long it counts as lost")
+    teacher_loss_wait_s: float = Field(600.0, ge=0.0, description="how much longer `wait` waits before it fails")
+
+
+class StoreConfig(Frozen):
+    """Where teachers' answers are kept, and how closely."""
+
+    path: str | None = Field(None, description="folder or fsspec URL (s3://…); default: soft_labels in cache_dir")
+    top_k: PositiveInt | dict[str, PositiveInt] | None = Field(
+        None, description="logits kept of a row, or by task; default: all up to 1,024 classes, above the best 32"
+    )
+    fill: bool = Field(True, description="keep what teachers answer while a student trains")
+
+    def top_k_of(self, task: str) -> int | None:
+        """Logits kept of a row of this task; None: by its number of classes."""
+        return self.top_k.get(task) if isinstance(self.top_k, dict) else self.top_k
 
 
 class TrainingConfig(Frozen):
@@ -194,6 +234,7 @@ class RayConfig(Frozen):
     address: str | None = Field(None, description="`auto` or host:port of a running cluster")
     num_cpus: PositiveInt | None = None
     num_gpus: int | None = Field(None, ge=0)
+    lease_s: float = Field(30.0, ge=5.0, description="a run that dies gives back shared teachers after this long")
 
 
 class Config(Frozen):
@@ -208,6 +249,7 @@ class Config(Frozen):
     teachers: dict[Name, TeacherConfig] = {}
     student: StudentConfig = StudentConfig()
     distill: DistillConfig = DistillConfig()
+    store: StoreConfig = StoreConfig()
     training: TrainingConfig = TrainingConfig()
     ray: RayConfig = RayConfig()
 
@@ -219,6 +261,7 @@ class Config(Frozen):
         for place, names in (
             ("distill.task_weights", self.distill.task_weights),
             ("training.task_batch_size", self.training.task_batch_size),
+            ("store.top_k", self.store.top_k if isinstance(self.store.top_k, dict) else {}),
         ):
             for name in names:
                 if name not in self.tasks:

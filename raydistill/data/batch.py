@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,3 +35,9 @@ class ViewBatch:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, positions: NDArray[np.int64]) -> ViewBatch:
+        """The rows at these positions of the batch, in this order."""
+        inputs: Any = self.inputs
+        taken = inputs[positions] if isinstance(inputs, np.ndarray) else [inputs[int(at)] for at in positions]
+        return replace(self, inputs=taken, labels=self.labels[positions], sample_ids=self.sample_ids[positions])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import statistics
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
-from raydistill.soft_labels.source import TeacherCost
+from raydistill.soft_labels.source import TeacherCost, add_costs, total_cost
 from raydistill.soft_labels.targets import fuse
 from raydistill.tasks import Task, make_task
 
@@ -34,7 +34,7 @@ class ArmResult:
         num_labelled: by task: training rows whose label it saw.
         curve: validations in the order of steps.
         best_score: validation retention at `best_step`.
-        cost: of the teachers, while it trained.
+        costs: of the teachers, while it trained.
     """
 
     arm: str
@@ -46,7 +46,7 @@ class ArmResult:
     best_score: float
     wall_s: float
     student_samples: int
-    cost: TeacherCost
+    costs: dict[str, TeacherCost]
 
 
 def assemble_report(
@@ -55,7 +55,7 @@ def assemble_report(
     teacher_logits: dict[str, dict[str, NDArray[np.float16]]],
     results: list[ArmResult],
     models: dict[str, dict[str, Any]],
-    labelling: TeacherCost,
+    labelling: dict[str, TeacherCost],
     *,
     seconds: float,
     peak_rss_bytes: int,
@@ -77,7 +77,9 @@ def assemble_report(
         )
         for name, task in data.items()
     }
-    costs = [labelling, *(result.cost for result in results)]
+    by_teacher = add_costs(labelling, *(result.costs for result in results))
+    cost = total_cost(by_teacher.values())
+    distilling_s = sum(result.wall_s for result in results if result.arm == "distilled")
     return {
         "name": config.name,
         "description": config.description,
@@ -89,14 +91,18 @@ def assemble_report(
         "models": models,
         "cost": {
             "wall_s": seconds,
-            "teacher_samples": sum(cost.samples for cost in costs),
-            "teacher_samples_cached": sum(cost.samples_cached for cost in costs),
-            "teacher_busy_s": sum(cost.busy_s for cost in costs),
+            "teacher_samples": cost.samples,
+            "teacher_samples_cached": cost.samples_cached,
+            "teacher_busy_s": cost.busy_s,
             "student_samples": sum(result.student_samples for result in results),
             "training_s": {
                 arm: sum(result.wall_s for result in results if result.arm == arm) for arm in ("alone", "distilled")
             },
             "peak_rss_bytes": peak_rss_bytes,
+        },
+        "teachers": {
+            name: {**asdict(each), "waiting_share": each.waited_s / distilling_s if distilling_s else 0.0}
+            for name, each in by_teacher.items()
         },
         "events": events,
         "seeds": list(config.seeds),

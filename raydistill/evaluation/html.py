@@ -41,6 +41,7 @@ def render_html(report: dict[str, Any], config_yaml: str) -> str:
         "<h2>Learning curves</h2>" + learning_curves(report),
         "<h2>Models</h2>" + _models(report),
         "<h2>Cost</h2>" + _cost(report),
+        "<h2>Soft labels</h2>" + _soft_labels(report),
         "<h2>Events</h2>" + _events(report),
         "<h2>Config</h2><details><summary>the resolved config; it repeats this run</summary>"
         f"<pre>{escape(config_yaml)}</pre></details>",
@@ -119,6 +120,19 @@ def _cost(report: dict[str, Any]) -> str:
         ["peak memory, all processes", f"{cost['peak_rss_bytes'] / 2**30:.1f} GiB"],
     ]
     return _table(["what", "how much"], rows, numbers=NUMBERS)
+
+
+def _soft_labels(report: dict[str, Any]) -> str:
+    heads = ["teacher", "rows computed", "from the store", "computing, s", "rows a second", "students waited, s", "of training",
+             "fail-overs", "sent twice", "longest gap, s"]  # fmt: skip
+    rows = [
+        [escape(name), f"{each['samples']:,}", f"{each['samples_cached']:,}", f"{each['busy_s']:.1f}",
+         f"{each['samples'] / each['busy_s']:,.0f}" if each["busy_s"] else "", f"{each['waited_s']:.1f}",
+         f"{each['waiting_share']:.0%}", f"{each['failovers']}", f"{each['hedges']}", f"{each['worst_gap_s']:.2f}"]
+        for name, each in report["teachers"].items()
+    ]  # fmt: skip
+    note = "Computing is time on the teachers' own devices; sent twice: a slow replica's request, to another one too."
+    return _table(heads, rows, numbers=frozenset(range(1, len(heads)))) + f'<p class="muted">{note}</p>'
 
 
 def _events(report: dict[str, Any]) -> str:

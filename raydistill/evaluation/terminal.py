@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+TEACHER_BOUND = 0.1  # share of its time that a student waits for teachers
+
 
 def print_report(report: dict[str, Any], console: Console | None = None) -> None:
     """Before and after, by task, and what it cost."""
@@ -86,4 +88,15 @@ def remarks(report: dict[str, Any]) -> list[str]:
         f"{cost['teacher_busy_s']:.0f} s, {cost['teacher_samples_cached']:,} came from the store; "
         f"peak memory {cost['peak_rss_bytes'] / 2**30:.1f} GiB"
     )
+    waiting = {name: teacher["waiting_share"] for name, teacher in report["teachers"].items()}
+    if sum(waiting.values()) >= TEACHER_BOUND:
+        slowest = max(waiting, key=lambda name: waiting[name])
+        lines.append(
+            f"The distilled students waited {sum(waiting.values()):.0%} of their time for teachers, most for "
+            f"{slowest}: more replicas (teachers.{slowest}.max_replicas) or stored soft labels would train them sooner"
+        )
+    failovers = sum(teacher["failovers"] for teacher in report["teachers"].values())
+    if failovers:
+        gap = max(teacher["worst_gap_s"] for teacher in report["teachers"].values())
+        lines.append(f"{failovers} requests were answered by another replica after a failure; longest gap {gap:.2f} s")
     return lines

@@ -91,10 +91,13 @@ class BatchMaker:
         for name, views in step_views.items():
             hard_labels = self.rows[name].visible_labels[views.sample_ids]
             targets = soft_targets.get(name)
+            fused = None if targets is None else torch.from_numpy(targets.fused())
+            heard = None if fused is None or not (silent := fused[:, 0].isnan()).any() else ~silent
             batches[name] = TaskBatch(
                 inputs={key: value.to(device) for key, value in self.preparers[name](views).items()},
                 hard_labels=torch.from_numpy(hard_labels).to(device),
-                teacher_logits=None if targets is None else torch.from_numpy(targets.fused()).to(device),
+                teacher_logits=None if fused is None else fused.to(device),
+                heard=None if heard is None else heard.to(device),
                 num_rows=counts[name][0],
                 num_labelled=counts[name][1],
             )

@@ -30,9 +30,8 @@ class TrainingState:
     best_step: int = 0
     wall_s: float = 0.0
     student_samples: int = 0
-    teacher_samples: int = 0
-    teacher_samples_cached: int = 0
-    teacher_busy_s: float = 0.0
+    teacher_costs: dict[str, dict[str, float]] = field(default_factory=dict)  # by teacher: the figures of TeacherCost
+    num_threads: int = 0  # of the CPU: another number adds in another order
     resumed_at: int = 0  # the step that the last process took over at
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from raydistill.data.dataset import TaskData, load_task_data
 from raydistill.errors import RaydistillError, first_line
 from raydistill.training.checkpoint import TrainingState, load_state
+from raydistill.training.events import read_events
 from raydistill.training.loop import train_student
 from raydistill.training.metrics_log import METRICS_FILE, read_metrics
 from raydistill.training.plan import TrainingPlan
@@ -107,13 +108,18 @@ def _trainer(plan: TrainingPlan, settings: dict[str, Any]) -> Any:
 
 
 def _follow(plan: TrainingPlan, on_log: OnLog, stopped: threading.Event) -> None:
-    """Hand on the lines that rank 0 adds to the metrics file: the workers' progress, shown where the user looks."""
-    shown = len(read_metrics(plan.folder / METRICS_FILE))
-    while not stopped.wait(1.0):
-        lines = read_metrics(plan.folder / METRICS_FILE)
+    """Hand on the lines that rank 0 adds to the metrics file, and what happened to any rank's teachers: the workers'
+    progress, shown where the user looks."""
+    shown, told = len(read_metrics(plan.folder / METRICS_FILE)), len(read_events(plan.folder))
+    running = True
+    while running:
+        running = not stopped.wait(1.0)  # and a last look after the end
+        lines, events = read_metrics(plan.folder / METRICS_FILE), read_events(plan.folder)
         for line in lines[shown:]:
             on_log(line)
-        shown = max(shown, len(lines))
+        for at, what in events[told:]:
+            on_log({"event": what, "at": at})
+        shown, told = max(shown, len(lines)), max(told, len(events))
 
 
 def _unknown(plan: TrainingPlan, error: Exception) -> RaydistillError:

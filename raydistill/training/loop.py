@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
 from raydistill.precision import autocast, use_bf16
 from raydistill.schedule import learning_rate_at
@@ -17,6 +17,8 @@ from raydistill.soft_labels.source import SoftTargetSource
 from raydistill.student.model import Student
 from raydistill.training.batches import BatchMaker, plan_rows
 from raydistill.training.checkpoint import BEST, TrainingState, load_state, save_atomically, save_state
+from raydistill.training.events import append_events
+from raydistill.training.meter import Meter
 from raydistill.training.metrics_log import MetricsLog
 from raydistill.training.plan import TrainingPlan
 from raydistill.training.step import Weights, distillation_loss
@@ -59,12 +61,15 @@ def train_student(
         student.load_state_dict(state.model)
         optimizer.load_state_dict(state.optimizer)
         state.resumed_at = state.step
+    if state.num_threads:
+        torch.set_num_threads(state.num_threads)
+    state.num_threads = torch.get_num_threads()
     model = wrap(student)
     maker = BatchMaker(plan_rows(config, data, plan.arm, plan.seed, num_ranks), data, student, rank, num_ranks)
     weights = Weights(config.distill.temperature, config.distill.hard_weight, config.distill.task_weights)
     source = plan.open_source() if plan.open_source else None
     log = MetricsLog(plan.folder, plan.name, plan.tensorboard, state.step, on_log) if rank == 0 else None
-    start = Meter(state, source)
+    meter, names = Meter(state, source), loss_names(config, source is not None)
     student.train()
     try:
         micro_per_step = training.gradient_accumulation
@@ -95,32 +100,50 @@ def train_student(
             optimizer.zero_grad(set_to_none=True)
             state.step = step + 1
             validating = state.step % training.evaluate_every == 0 or state.step == training.num_steps
-            if validating:
-                start.settle(state, device)
             if validating or state.step % LOG_EVERY == 0:
-                values = whole_step(shares)
-            if log and (validating or state.step % LOG_EVERY == 0):
-                log.write(state.step, {**values, "learning_rate": rate, **start.rates(state)})
-                if validating:
-                    scores = validate(student, data, plan.ensemble_accuracy, bf16)
-                    state.curve.append({"step": state.step, "train_loss": values["total_loss"], **scores})
-                    log.write_validation(state.step, scores)
-                    keep(state, student, optimizer, plan, scores["retention"])
+                meter.settle(state, device)
+                values = whole_step(shares, names)
+                tell(source, plan, on_log if rank == 0 else None)
+                if log:
+                    log.write(state.step, {**values, "learning_rate": rate, **meter.rates(state)})
+            if log and validating:
+                scores = validate(student, data, plan.ensemble_accuracy, bf16)
+                state.curve.append({"step": state.step, "train_loss": values["total_loss"], **scores})
+                log.write_validation(state.step, scores)
+                keep(state, student, optimizer, plan, scores["retention"])
+                meter.skip()
     finally:
         if source:
             source.close()
+            tell(source, plan, on_log if rank == 0 else None)
         if log:
             log.close()
     return state
 
 
-def whole_step(shares: list[dict[str, torch.Tensor]]) -> dict[str, float]:
+def loss_names(config: Config, with_teachers: bool) -> list[str]:
+    """What a step is logged by: the same on every rank, whatever befell a teacher of one of them."""
+    soft = [f"{name}/soft_loss" for name in config.tasks if with_teachers and config.teachers_of(name)]
+    return [*soft, *(f"{name}/hard_loss" for name in config.tasks), "total_loss"]
+
+
+def whole_step(shares: list[dict[str, torch.Tensor]], names: list[str]) -> dict[str, float]:
     """The losses of a step from the shares of its micro-batches, on this rank and on all others."""
-    names = list(shares[0])
-    total = torch.stack([torch.stack([share[name].float() for name in names]) for share in shares]).sum(dim=0)
+    nothing = torch.zeros_like(shares[0]["total_loss"], dtype=torch.float32)
+    rows = [torch.stack([share.get(name, nothing).float() for name in names]) for share in shares]
+    total = torch.stack(rows).sum(dim=0)
     if torch.distributed.is_initialized():
         torch.distributed.all_reduce(total)
     return dict(zip(names, total.tolist(), strict=True))
+
+
+def tell(source: SoftTargetSource | None, plan: TrainingPlan, on_log: Callable[[dict[str, Any]], None] | None) -> None:
+    """Hand on what happened to the teachers: to the run's report, and to whoever watches."""
+    events = source.events() if source else []
+    append_events(plan.folder, events)
+    if on_log:
+        for at, what in events:
+            on_log({"event": what, "at": at})
 
 
 def keep(
@@ -152,35 +175,3 @@ def no_sync(model: nn.Module, unless: bool) -> contextlib.AbstractContextManager
     if unless or not isinstance(model, nn.parallel.DistributedDataParallel):
         return contextlib.nullcontext()
     return model.no_sync()
-
-
-class Meter:
-    """Time, rates and teacher cost since this process took over, added to what earlier ones left."""
-
-    def __init__(self, state: TrainingState, source: SoftTargetSource | None) -> None:
-        self.source = source
-        self.began = time.perf_counter()
-        self.before = (state.wall_s, state.teacher_samples, state.teacher_samples_cached, state.teacher_busy_s)
-        self.samples_before = state.student_samples
-        self.step_before = state.step
-
-    def rates(self, state: TrainingState) -> dict[str, float]:
-        """Steps and student samples per second since the start of this process."""
-        seconds = max(1e-9, time.perf_counter() - self.began)
-        return {
-            "steps_per_s": (state.step - self.step_before) / seconds,
-            "samples_per_s": (state.student_samples - self.samples_before) / seconds,
-        }
-
-    def settle(self, state: TrainingState, device: torch.device) -> None:
-        """Bring the state's totals up to now. All ranks call it together: each asks for its own rows only."""
-        state.wall_s = self.before[0] + time.perf_counter() - self.began
-        if self.source:
-            cost = self.source.cost()
-            totals = torch.tensor([cost.samples, cost.samples_cached, cost.busy_s], dtype=torch.float64, device=device)
-            if torch.distributed.is_initialized():
-                torch.distributed.all_reduce(totals)
-            samples, cached, busy_s = totals.tolist()
-            state.teacher_samples = self.before[1] + int(samples)
-            state.teacher_samples_cached = self.before[2] + int(cached)
-            state.teacher_busy_s = self.before[3] + busy_s

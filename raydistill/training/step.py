@@ -16,7 +16,8 @@ class TaskBatch:
     """One task's part of a micro-batch, on the student's device.
 
     `hard_labels` [batch] int64, −1 where the student may not see one. `teacher_logits` [batch, num_classes], or
-    None for a student alone. The counts are those of the whole optimizer step: all micro-batches, all ranks.
+    None for a student alone. `heard` [batch] bool: rows that a teacher spoke on; None: all. The counts are those of
+    the whole optimizer step: all micro-batches, all ranks.
     """
 
     inputs: dict[str, Tensor]
@@ -24,6 +25,7 @@ class TaskBatch:
     teacher_logits: Tensor | None
     num_rows: int
     num_labelled: int
+    heard: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def distillation_loss(
         hard_loss = task.hard_loss(output, batch.hard_labels) / max(1, batch.num_labelled)
         task_loss = hard_loss
         if batch.teacher_logits is not None:
-            soft_loss = task.soft_loss(output, batch.teacher_logits, weights.temperature) / batch.num_rows
+            heard: slice | Tensor = slice(None) if batch.heard is None else batch.heard
+            soft_loss = task.soft_loss(output[heard], batch.teacher_logits[heard], weights.temperature) / batch.num_rows
             task_loss = weights.hard_weight * hard_loss + (1.0 - weights.hard_weight) * soft_loss
             metrics[f"{name}/soft_loss"] = soft_loss.detach()
         total_loss = total_loss + weights.task_weights.get(name, 1.0) * task_loss

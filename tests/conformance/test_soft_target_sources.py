@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import tiny
 
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
-from raydistill.soft_labels.source import SoftTargetSource, StepViews
-from raydistill.soft_labels.store import LabelStore, StoredSource
+from raydistill.soft_labels.auto import AutoSource
+from raydistill.soft_labels.source import SoftTargetSource, StepViews, total_cost
+from raydistill.soft_labels.stream import LabelStream
+from raydistill.soft_labels.tables import RunTables
 from raydistill.teachers.labelling import LabelJob, label_split, training_views
-from raydistill.teachers.local import LocalSource
-from raydistill.teachers.remote import RemoteSource, start_teachers, stop_teachers
+from raydistill.teachers.local import LocalTeachers
+from raydistill.teachers.pool.opening import Pools, open_pools
 from raydistill.teachers.teacher import Teacher, load_teacher
 
 Data = dict[str, TaskData]
 TEACHERS = {"vit": "bands", "other-vit": "bands", "bert": "mood"}  # tones: a task without teacher
-KINDS = ("local", "remote", "stored")
+KINDS = ("local", "remote", "stored", "filling", "auto")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def config(make_config: Callable[..., Config], tmp_path_factory: pytest.TempPath
         )
         for seed, (name, task) in enumerate(TEACHERS.items())
     }
-    return make_config(teachers=sections)
+    return make_config(teachers=sections, store={"path": str(tmp_path_factory.mktemp("labels"))})
 
 
 @pytest.fixture(scope="module")
@@ -44,46 +43,64 @@ def teachers(config: Config) -> dict[str, Teacher]:
 
 
 @pytest.fixture(scope="module")
-def actors(config: Config) -> Iterator[dict[str, Any]]:
+def pools(config: Config) -> Iterator[Pools]:
     """Ray, started once for this module and stopped after it."""
     import ray
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    handles: dict[str, Any] = {}
     try:
-        handles, descriptions = start_teachers(config, tiny.LABELS)
-        assert len({each["pid"] for each in descriptions.values()} | {os.getpid()}) == len(TEACHERS) + 1
-        yield handles
+        with open_pools(config, tiny.LABELS, lambda line: None) as opened:
+            yield opened
     finally:
-        stop_teachers(handles)
         ray.shutdown()
 
 
+def jobs(config: Config, teachers: dict[str, Teacher], data: Data) -> dict[str, LabelJob]:
+    return {
+        name: LabelJob(
+            name, teachers[name].fingerprint, task, data[task].train, len(tiny.LABELS[task]),
+            training_views(config.tasks[task]),
+        )
+        for name, task in TEACHERS.items()
+    }  # fmt: skip
+
+
+def tables_in(config: Config, folder: Path, teachers: dict[str, Teacher], data: Data) -> RunTables:
+    """Of a store of one's own."""
+    own = config.model_copy(update={"store": config.store.model_copy(update={"path": str(folder)})})
+    return RunTables(own, {name: job.taught for name, job in jobs(config, teachers, data).items()})
+
+
 @pytest.fixture(scope="module")
-def stored(
-    config: Config, teachers: dict[str, Teacher], tiny_data: Data, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, dict[str, dict[int, Any]]]:
+def stored(config: Config, teachers: dict[str, Teacher], tiny_data: Data) -> RunTables:
     """Every view that a student draws, labelled by the teachers in this process, through a store on disk."""
-    store = LabelStore(tmp_path_factory.mktemp("labels"))
-    found: dict[str, dict[str, dict[int, Any]]] = {}
-    for name, task in TEACHERS.items():
-        for view in training_views(config.tasks[task]):
-            job = LabelJob(name, teachers[name].fingerprint, task, tiny_data[task].train, view, 8)
-            label_split(job, LocalSource({name: teachers[name]}), store, lambda line: None)
-            logits, cost = label_split(job, LocalSource({}), store, lambda line: None)
-            assert cost.samples_cached == len(tiny_data[task].train)
-            found.setdefault(task, {}).setdefault(name, {})[view] = logits
-    return found
+    made = jobs(config, teachers, tiny_data)
+    for name, job in made.items():
+        label_split(config, job, LocalTeachers({name: teachers[name]}), print, lambda line: None)
+        cost = label_split(config, job, None, print, lambda line: None)
+        assert cost.samples_cached == len(job.split) * len(job.views)
+    return RunTables(config, {name: job.taught for name, job in made.items()})
 
 
 @pytest.fixture(params=KINDS)
-def source(request: pytest.FixtureRequest, config: Config, teachers: dict[str, Teacher]) -> SoftTargetSource:
+def source(
+    request: pytest.FixtureRequest, config: Config, teachers: dict[str, Teacher], tiny_data: Data, tmp_path: Path
+) -> Iterator[SoftTargetSource]:
     kind = request.param
     if kind == "local":
-        return LocalSource(teachers)
-    if kind == "remote":
-        return RemoteSource(request.getfixturevalue("actors"), config.teachers)
-    return StoredSource(request.getfixturevalue("stored"))
+        made: SoftTargetSource = LabelStream(config, config.teachers, LocalTeachers(teachers))
+    elif kind == "remote":
+        made = LabelStream(config, config.teachers, request.getfixturevalue("pools").client())
+    elif kind == "stored":
+        made = LabelStream(config, config.teachers, None, request.getfixturevalue("stored"))
+    else:
+        tables = tables_in(config, tmp_path, teachers, tiny_data)
+        made = LabelStream(config, config.teachers, LocalTeachers(teachers), tables)
+        if kind == "auto":
+            ways = {"remote": request.getfixturevalue("pools").client, "local": lambda: LocalTeachers(teachers)}
+            made = AutoSource(made, ways)
+    yield made
+    made.close()
 
 
 def micro_batches(data: Data, count: int, tasks: tuple[str, ...] = ("bands", "mood")) -> list[StepViews]:
@@ -135,7 +152,8 @@ def test_a_task_without_teacher_has_no_targets(source: SoftTargetSource, tiny_da
 
 def test_an_empty_stream_is_answered_by_nothing(source: SoftTargetSource) -> None:
     assert list(source.stream([])) == []
-    assert (source.cost().samples, source.cost().samples_cached, source.cost().busy_s) == (0, 0, 0.0)
+    cost = total_cost(source.cost().values())
+    assert (cost.samples, cost.samples_cached, cost.busy_s) == (0, 0, 0.0)
 
 
 def test_cost_counts_every_row_once_a_teacher(
@@ -145,11 +163,14 @@ def test_cost_counts_every_row_once_a_teacher(
     for _ in source.stream(asked):
         pass
     rows = sum(2 * len(step_views["bands"]) + len(step_views["mood"]) for step_views in asked)
-    cost = source.cost()
-    if isinstance(source, StoredSource):
-        assert (cost.samples, cost.samples_cached, cost.busy_s) == (0, rows, 0.0)
+    cost = total_cost(source.cost().values())
+    assert cost.samples + cost.samples_cached == rows
+    if source.way == "stored":
+        assert (cost.samples, cost.busy_s) == (0, 0.0)
     else:
-        assert (cost.samples, cost.samples_cached) == (rows, 0) and cost.busy_s > 0
+        assert cost.samples > 0 and cost.busy_s > 0
+        if isinstance(source, LabelStream) and source.tables is None:
+            assert cost.samples_cached == 0
 
 
 def test_a_stream_may_be_left_and_another_begun(
@@ -189,24 +210,6 @@ def test_closing_twice_is_fine(source: SoftTargetSource, tiny_data: Data) -> Non
     assert source.cost() == cost
 
 
-def test_a_source_that_owns_its_actors_ends_them_once(config: Config, actors: dict[str, Any]) -> None:
-    import ray
-
-    only = config.model_copy(update={"teachers": {"bert": config.teachers["bert"]}})
-    own, descriptions = start_teachers(only, tiny.LABELS)
-    process = psutil.Process(descriptions["bert"]["pid"])
-    source = RemoteSource(own, only.teachers, owned=True)
-    source.close()
-    source.close()
-    process.wait(timeout=60)
-    assert ray.get(actors["bert"].describe.remote(), timeout=30)["name"] == "bert"
-
-
-def test_actors_are_the_teachers_of_this_process_by_fingerprint(
-    actors: dict[str, Any], teachers: dict[str, Teacher], tmp_path: Path
-) -> None:
-    import ray
-
-    for name, actor in actors.items():
-        described = ray.get(actor.describe.remote(), timeout=30)
+def test_actors_are_the_teachers_of_this_process_by_fingerprint(pools: Pools, teachers: dict[str, Teacher]) -> None:
+    for name, described in pools.descriptions.items():
         assert {key: described[key] for key in teachers[name].describe()} == teachers[name].describe()

@@ -83,7 +83,8 @@ def test_teachers_and_workers_are_added_up(lab: Lab) -> None:
 
 @pytest.mark.parametrize("placement", [{"num_gpus": 1}, {"label_selector": {"role": "teacher"}}], ids=["GPU", "label"])
 def test_a_teacher_that_the_cluster_has_room_for_teaches(lab: Lab, placement: dict[str, Any]) -> None:
-    settings = lab.settings(teachers=placed(**placement), distill={"soft_labels": "remote"})
+    own = {"path": str(lab.new("labels"))}
+    settings = lab.settings(teachers=placed(**placement), distill={"soft_labels": "remote"}, store=own)
     result = raydistill.distill(settings, out=lab.new("run"))
     assert result.report["cost"]["teacher_samples"] >= 12 * 20
 

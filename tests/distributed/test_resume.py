@@ -20,7 +20,8 @@ def uninterrupted(lab: Lab) -> Path:
 @pytest.fixture(scope="module")
 def resumed(lab: Lab, uninterrupted: Path) -> Path:
     out, gate = lab.new("run"), lab.gate().close(rows=ROWS_WHEN_DISTILLED, after=6)
-    words = ["distill", uninterrupted / "config.yaml", "--out", out]
+    # A store of its own: what a run finds there, it does not ask.
+    words = ["distill", uninterrupted / "config.yaml", f"store.path={lab.new('labels')}", "--out", out]
     command = lab.start(*words, gate=gate)
     wait_until(gate.waiting)
     command.send_signal(signal.SIGKILL)

@@ -32,10 +32,11 @@ class Runs:
 def runs(lab: Lab) -> Runs:
     alone = lab.distilled(lab.config())  # trains the teacher, so that the other two need not wait for each other
     together, disturbed, gate = lab.new("run"), lab.new("run"), lab.gate().close(rows=10, after=6)
+    own = [f"store.path={lab.new('labels')}" for _ in range(2)]  # what a run finds in the store, it does not ask
     # Both at once: most of their time is waiting for processes to start.
     commands = [
-        lab.start("distill", lab.config(), *WORKERS, "--out", together),
-        lab.start("distill", lab.config(), *WORKERS, "training.max_failures=1", "--out", disturbed, gate=gate),
+        lab.start("distill", lab.config(), *WORKERS, own[0], "--out", together),
+        lab.start("distill", lab.config(), *WORKERS, own[1], "training.max_failures=1", "--out", disturbed, gate=gate),
     ]
     victim = wait_until(gate.waiting, timeout_s=150)[0]
     assert (disturbed / "checkpoints" / "distilled-seed0" / "latest.pt").is_file()

@@ -15,7 +15,7 @@ from raydistill.config.loader import check_complete
 from raydistill.config.models import Config, PlacementConfig
 from raydistill.errors import ConfigError
 from raydistill.precision import autocast, cpu_has_bf16, use_bf16
-from raydistill.teachers.replica import placement_options
+from raydistill.teachers.pool.placement import placement_options
 from raydistill.teachers.side_by_side import placements
 
 MakeConfig = Callable[..., Config]

@@ -12,9 +12,8 @@ import tiny
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
 from raydistill.errors import TeacherError
-from raydistill.soft_labels.store import LabelStore
-from raydistill.teachers.labelling import LabelJob, check_teacher, label_split, training_views
-from raydistill.teachers.local import LocalSource
+from raydistill.teachers.labelling import LabelJob, check_teacher, label_split, read_labels, training_views
+from raydistill.teachers.local import LocalTeachers
 from raydistill.teachers.teacher import Teacher, load_teacher
 
 Data = dict[str, TaskData]
@@ -29,41 +28,57 @@ def teacher_of(make_config: Callable[..., Config], tmp_path: Path) -> Callable[[
     return make
 
 
+@pytest.fixture
+def config_of(make_config: Callable[..., Config], tmp_path: Path) -> Callable[[str], Config]:
+    def make(task: str) -> Config:
+        section = {"task": task, "loader": "python", "model": "nobody:asks", "batch_size": 7}
+        return make_config((task,), teachers={"it": section}, store={"path": str(tmp_path / "labels")})
+
+    return make
+
+
+def job_of(teacher: Teacher, data: Data, task: str, views: tuple[int, ...]) -> LabelJob:
+    return LabelJob("it", teacher.fingerprint, task, data[task].train, len(tiny.LABELS[task]), views)
+
+
 @pytest.mark.parametrize("task", list(tiny.TASKS))
 @pytest.mark.parametrize("view", [0, 1])
 def test_labels_are_the_teachers_word_in_row_order_and_asked_once(
-    teacher_of: Callable[[str], Teacher], tiny_data: Data, tmp_path: Path, task: str, view: int
+    teacher_of: Callable[[str], Teacher], config_of: Callable[[str], Config], tiny_data: Data, task: str, view: int
 ) -> None:
     teacher, split, heard = teacher_of(task), tiny_data[task].train, []
-    job = LabelJob("it", teacher.fingerprint, task, split, view, 7)
-    store = LabelStore(tmp_path / "labels")
-    logits, cost = label_split(job, LocalSource({"it": teacher}), store, heard.append)
+    job, config = job_of(teacher, tiny_data, task, (view,)), config_of(task)
+    cost = label_split(config, job, LocalTeachers({"it": teacher}), heard.append, heard.append)
     expected = np.concatenate([teacher.logits(split.views([row], view)) for row in range(len(split))])
+    logits = read_labels(config, job, view)
     np.testing.assert_allclose(logits.astype(np.float32), expected.astype(np.float32), atol=2e-2)
     assert (cost.samples, cost.samples_cached) == (len(split), 0) and cost.busy_s > 0
     assert f"{len(split)}/{len(split)} rows" in heard[-1]
 
-    nobody = LocalSource({})
-    again, cost = label_split(job, nobody, store, heard.append)
-    np.testing.assert_array_equal(again, logits)
+    cost = label_split(config, job, None, heard.append, heard.append)  # nobody to ask
+    np.testing.assert_array_equal(read_labels(config, job, view), logits)
     assert (cost.samples, cost.samples_cached, cost.busy_s) == (0, len(split), 0.0)
 
 
-def test_damaged_labels_are_made_again(teacher_of: Callable[[str], Teacher], tiny_data: Data, tmp_path: Path) -> None:
-    teacher, split, heard = teacher_of("bands"), tiny_data["bands"].train, []
-    job = LabelJob("it", teacher.fingerprint, "bands", split, 0, 8)
-    store = LabelStore(tmp_path / "labels", heard.append)
-    first, _ = label_split(job, LocalSource({"it": teacher}), store, lambda line: None)
-    job.key.path(store.folder).write_bytes(b"torn")
-    second, cost = label_split(job, LocalSource({"it": teacher}), store, lambda line: None)
-    np.testing.assert_array_equal(second, first)
-    assert cost.samples == len(split) and len(heard) == 1
+def test_damaged_labels_are_made_again(
+    teacher_of: Callable[[str], Teacher], config_of: Callable[[str], Config], tiny_data: Data, tmp_path: Path
+) -> None:
+    teacher, heard = teacher_of("bands"), []
+    job, config = job_of(teacher, tiny_data, "bands", (0,)), config_of("bands")
+    label_split(config, job, LocalTeachers({"it": teacher}), heard.append, lambda line: None)
+    first = read_labels(config, job, 0)
+    (shard,) = (tmp_path / "labels").rglob("*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert heard == []
+    cost = label_split(config, job, LocalTeachers({"it": teacher}), heard.append, lambda line: None)
+    np.testing.assert_array_equal(read_labels(config, job, 0), first)
+    assert cost.samples == len(job.split) and len(heard) == 1 and shard.name in heard[0]
 
 
 def test_training_views_are_those_the_student_draws(make_config: Callable[..., Config]) -> None:
     config = make_config()
     views = {name: training_views(task) for name, task in config.tasks.items()}
-    assert views == {"bands": [1, 2], "mood": [0], "tones": [1, 2]}
+    assert views == {"bands": (1, 2), "mood": (0,), "tones": (1, 2)}
 
 
 def said(data: TaskData, right: float) -> np.ndarray:

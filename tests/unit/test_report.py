@@ -42,7 +42,8 @@ def report_of(make_config: Callable[..., Config], tiny_data: Data) -> Report:
             ArmResult(
                 arm=arm, seed=seed, test_logits={task: answers(data, wrong)}, num_labelled={task: 14},
                 curve=[{"step": 5, "train_loss": 1.0, "validation": {task: 0.5}, "retention": 0.5}], best_step=5,
-                best_score=0.5, wall_s=2.0, student_samples=100, cost=TeacherCost(10, 20, 0.5),
+                best_score=0.5, wall_s=2.0, student_samples=100,
+                costs={"it": TeacherCost(10, 20, 0.5, 0.2, 1, 0, 0.3 + seed)},
             )
             for seed in range(len(alone))
             for arm, wrong in (("alone", alone[seed]), ("distilled", distilled[seed]))
@@ -53,7 +54,7 @@ def report_of(make_config: Callable[..., Config], tiny_data: Data) -> Report:
             for name in (*said, "student")
         }
         return assemble_report(
-            config, {task: data}, {task: said}, results, models, TeacherCost(1, 2, 0.25), seconds=9.0,
+            config, {task: data}, {task: said}, results, models, {"it": TeacherCost(1, 2, 0.25)}, seconds=9.0,
             peak_rss_bytes=2**30, events=[{"at_s": 1.0, "what": "a teacher was lost"}], student_seed=0,
         )  # fmt: skip
 
@@ -106,6 +107,14 @@ def test_costs_add_up_over_labelling_and_all_trainings(report_of: Report) -> Non
     assert cost["student_samples"] == 400
     assert cost["training_s"] == {"alone": 4.0, "distilled": 4.0}
     assert (cost["wall_s"], cost["peak_rss_bytes"]) == (9.0, 2**30)
+
+
+def test_each_teacher_has_its_own_figures(report_of: Report) -> None:
+    teacher = report_of([(), ()], [(), ()])["teachers"]["it"]
+    assert (teacher["samples"], teacher["samples_cached"], teacher["failovers"]) == (41, 82, 4)
+    assert teacher["waited_s"] == pytest.approx(0.8)
+    assert teacher["worst_gap_s"] == pytest.approx(1.3)
+    assert teacher["waiting_share"] == pytest.approx(0.8 / 4.0)  # of the distilled students' training
 
 
 @pytest.mark.parametrize(

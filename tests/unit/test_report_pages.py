@@ -30,6 +30,11 @@ def task_report(num_seeds: int, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def teacher_figures(**more: Any) -> dict[str, Any]:
+    return {"samples": 5_000, "samples_cached": 70, "busy_s": 12.0, "waited_s": 1.0, "failovers": 0, "hedges": 0,
+            "worst_gap_s": 0.0, "waiting_share": 0.03, **more}  # fmt: skip
+
+
 def report(tasks: dict[str, dict[str, Any]] | None = None, num_seeds: int = 1, **more: Any) -> dict[str, Any]:
     model = {"parameters": 1_000_000, "bytes": 4_000_000, "latency_ms": 1.5, "latency_ms_batch_32": 0.5}
     tasks = tasks or {"mood": task_report(num_seeds)}
@@ -39,6 +44,7 @@ def report(tasks: dict[str, dict[str, Any]] | None = None, num_seeds: int = 1, *
         "models": {"bert": {**model, "parameters": 22_713_216}, "student": model},
         "cost": {"wall_s": 99.0, "teacher_samples": 5_000, "teacher_samples_cached": 70, "teacher_busy_s": 12.0,
                  "student_samples": 8_000, "training_s": {"alone": 20.0, "distilled": 30.0}, "peak_rss_bytes": 2**31},
+        "teachers": {"bert": teacher_figures()},
         "events": [], "seeds": list(range(num_seeds)), "student_seed": 0,
         "settings": {"label_fraction": 0.1, "temperature": 2.0, "hard_weight": 0.3, "num_steps": 100,
                      "soft_labels": "stored"},
@@ -165,3 +171,17 @@ def test_the_model_card_shortens_long_lists_of_labels() -> None:
     names = [f"label{number}" for number in range(40)]
     card = model_card(report({"mood": task_report(1, label_names=names)}))
     assert "label11, …" in card and "label12" not in card
+
+
+def test_a_student_that_waits_is_told_for_whom_and_what_to_do() -> None:
+    assert "waited" not in printed(report())
+    text = printed(report(teachers={"bert": teacher_figures(waiting_share=0.4)}))
+    assert "waited 40% of their time for teachers, most for bert" in text
+    assert "teachers.bert.max_replicas" in text
+
+
+def test_failures_that_cost_nothing_but_time_are_told() -> None:
+    failed = report(teachers={"bert": teacher_figures(failovers=3, worst_gap_s=0.42)})
+    assert "3 requests were answered by another replica after a failure; longest gap 0.42 s" in printed(failed)
+    words = Page(render_html(failed, "")).words
+    assert "Soft labels" in words and "0.42" in words

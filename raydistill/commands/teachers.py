@@ -1,0 +1,180 @@
+"""`raydistill teachers`: which pools run in a cluster, who uses them, and how to end them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from raydistill.commands.cluster import _knock
+from raydistill.errors import ConfigError
+from raydistill.teachers.pool.messages import PoolStatus
+
+REPLY_S = 10.0
+END_S = 20.0
+NOTHING = "no teachers are running"
+
+
+@dataclass(frozen=True)
+class TeachersStatus:
+    """What runs.
+
+    Attributes:
+        pools: of this version's supervisor.
+        orphans: names of replicas that no supervisor speaks for.
+        supervisors: names, other versions' included.
+    """
+
+    pools: tuple[PoolStatus, ...] = ()
+    orphans: tuple[str, ...] = ()
+    supervisors: tuple[str, ...] = ()
+
+
+def list_teachers(address: str | None = None) -> TeachersStatus:
+    """Print the pools of a running Ray: replicas, leases, rates; and what is left without a supervisor.
+
+    Args:
+        address: of the cluster; default: the Ray that runs on this machine.
+
+    Raises:
+        ConfigError: nobody answers at `address`.
+    """
+    console = Console()
+    with _running_ray(address) as there:
+        if not there:
+            console.print(f"{NOTHING}: there is no Ray on this machine")
+            return TeachersStatus()
+        status = _status()
+    if not status.pools and not status.orphans:
+        console.print(NOTHING)
+        return status
+    console.print(_table(status))
+    for pool in status.pools:
+        if pool.failure:
+            console.print(f"{pool.teacher}: {pool.failure}", markup=False)
+        for lease in pool.leases:
+            console.print(
+                f"  {pool.teacher}: leased by {lease.holder} for {_span(lease.age_s)}, renewed "
+                f"{lease.silent_s:.0f} s ago, waits {lease.waiting:.0%} of its time",
+                markup=False,
+            )
+    for orphan in status.orphans:
+        console.print(f"orphan: {orphan} (ends by itself; `raydistill teachers --stop` ends it now)", markup=False)
+    return status
+
+
+def stop_teachers(address: str | None = None) -> TeachersStatus:
+    """End all pools, their replicas and the supervisor, and print what was ended. Runs that use them are told.
+
+    Raises:
+        ConfigError: nobody answers at `address`, or something does not end.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    from raydistill.teachers.pool.launcher import RayLauncher
+    from raydistill.teachers.pool.names import ANY_REPLICA_PREFIX, SUPERVISOR, SUPERVISOR_PREFIX
+
+    console = Console()
+    with _running_ray(address) as there:
+        if not there:
+            console.print(f"{NOTHING}: there is no Ray on this machine")
+            return TeachersStatus()
+        status, launcher = _status(), RayLauncher()
+        for name, handle in launcher.find(SUPERVISOR_PREFIX).items():
+            if name == SUPERVISOR:
+                with contextlib.suppress(RayError):
+                    ray.get(handle.stop.remote(), timeout=REPLY_S)
+            else:
+                launcher.kill(handle)  # another version's speaks in its own way
+        ends = time.monotonic() + END_S
+        # The supervisor stays for a moment, to tell those who hold leases.
+        while launcher.find(SUPERVISOR_PREFIX) and time.monotonic() < ends:
+            time.sleep(0.2)
+        for kind in (SUPERVISOR_PREFIX, ANY_REPLICA_PREFIX):
+            for handle in launcher.find(kind).values():
+                launcher.kill(handle)
+    for pool in status.pools:
+        console.print(
+            f"ended {pool.teacher}: {len(pool.replicas)} replicas, {len(pool.leases)} leases, {pool.rows:,} rows",
+            markup=False,
+        )
+    for orphan in status.orphans:
+        console.print(f"ended {orphan}", markup=False)
+    console.print("ended the supervisor" if status.supervisors else NOTHING)
+    return status
+
+
+@contextlib.contextmanager
+def _running_ray(address: str | None) -> Iterator[bool]:
+    """A connection to a Ray that is there already; False where none is. Never starts one."""
+    import ray
+
+    if ray.is_initialized():
+        yield True
+        return
+    if address:
+        _knock(address)
+    try:
+        ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if address:
+            raise ConfigError(f"no Ray answers at {address!r}; give the address of a running cluster") from error
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        ray.shutdown()
+
+
+def _status() -> TeachersStatus:
+    import ray
+    from ray.exceptions import RayError
+
+    from raydistill.teachers.pool.launcher import RayLauncher
+    from raydistill.teachers.pool.names import ANY_REPLICA_PREFIX, SUPERVISOR, SUPERVISOR_PREFIX, replica_prefix
+
+    launcher = RayLauncher()
+    supervisors = launcher.find(SUPERVISOR_PREFIX)
+    pools: list[PoolStatus] = []
+    if SUPERVISOR in supervisors:
+        with contextlib.suppress(RayError):  # it has just ended: what it left are orphans
+            pools = ray.get(supervisors[SUPERVISOR].status.remote(), timeout=REPLY_S)
+    known = tuple(replica_prefix(pool.id) for pool in pools)
+    orphans = [name for name in launcher.find(ANY_REPLICA_PREFIX) if not (known and name.startswith(known))]
+    return TeachersStatus(tuple(pools), tuple(sorted(orphans)), tuple(sorted(supervisors)))
+
+
+def _table(status: TeachersStatus) -> Table:
+    table = Table(title="teachers", title_justify="left")
+    columns: dict[str, Any] = {
+        "teacher": "left", "fingerprint": "left", "replicas": "left", "leases": "right", "age": "right",
+        "rows": "right", "rows/s": "right", "waiting": "right",
+    }  # fmt: skip
+    for name, side in columns.items():
+        table.add_column(name, justify=side)
+    for pool in status.pools:
+        states = [state for _, state, _ in pool.replicas]
+        table.add_row(
+            pool.teacher,
+            (pool.fingerprint or "-")[:12],
+            ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none",
+            str(len(pool.leases)),
+            _span(pool.age_s),
+            f"{pool.rows:,}",
+            f"{pool.rows_per_s:,.0f}",
+            f"{pool.waiting:.0%}",
+        )
+    return table
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

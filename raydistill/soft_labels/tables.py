@@ -1,0 +1,90 @@
+"""Which tables of the store a run's training rows are in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from raydistill.config.models import Config
+from raydistill.soft_labels.store import LabelKey, LabelStore, LabelTable, open_store
+
+
+@dataclass(frozen=True)
+class TaughtSplit:
+    """The rows that one teacher is asked about.
+
+    Attributes:
+        fingerprint: the teacher's.
+        split: the split's name.
+        split_fingerprint: of its content and of how views are made.
+        views: that the student draws from.
+    """
+
+    fingerprint: str
+    task: str
+    split: str
+    split_fingerprint: str
+    num_rows: int
+    num_classes: int
+    views: tuple[int, ...]
+
+
+class RunTables:
+    """The tables of a run, opened where they are asked for: travels to workers as a few words.
+
+    Args:
+        config: says where the store is and how closely it keeps.
+        taught: by teacher.
+    """
+
+    def __init__(self, config: Config, taught: dict[str, TaughtSplit]) -> None:
+        self.config, self.taught = config, taught
+        self._store: LabelStore | None = None
+        self._open: dict[tuple[str, int], LabelTable] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "_store": None, "_open": {}}
+
+    def open(self, teacher: str, view: int, report: Callable[[str], None] = lambda message: None) -> LabelTable:
+        """The table of a teacher's word on one view.
+
+        Args:
+            report: hears of damaged shards that will be made again.
+
+        Raises:
+            SoftLabelError: it was written by a newer version, or cannot be read. ConfigError: `top_k` is too large.
+        """
+        if (teacher, view) not in self._open:
+            self._store = self._store or open_store(self.config, report)
+            taught = self.taught[teacher]
+            self._open[teacher, view] = self._store.table(
+                LabelKey(taught.fingerprint, taught.split_fingerprint, view),
+                taught.num_rows,
+                taught.num_classes,
+                self.config.store.top_k_of(taught.task),
+                {"teacher": teacher, "task": taught.task, "split": taught.split},
+            )
+        return self._open[teacher, view]
+
+    def complete(self) -> bool:
+        """Whether the student can do without teachers: every view of every row is known."""
+        return all(
+            self.open(teacher, view).complete for teacher, taught in self.taught.items() for view in taught.views
+        )
+
+    def check(self, report: Callable[[str], None]) -> None:
+        """Verify every shard's checksum, once, before anybody relies on it; what is damaged counts as missing."""
+        for teacher, taught in self.taught.items():
+            for view in taught.views:
+                self.open(teacher, view, report).check()
+
+    def flush(self) -> None:
+        """Let others see what this process has."""
+        for table in self._open.values():
+            table.flush()
+
+    def close(self) -> None:
+        """Write what is buffered and give claims back. Opened again where asked again."""
+        for table in self._open.values():
+            table.close()
+        self._open = {}
