@@ -17,6 +17,7 @@ from raydistill.training.events import read_events
 from raydistill.training.loop import train_student
 from raydistill.training.metrics_log import METRICS_FILE, read_metrics
 from raydistill.training.plan import TrainingPlan
+from raydistill.training.published import publish
 
 OnLog = Callable[[dict[str, Any]], None]
 
@@ -62,6 +63,12 @@ def worker_loop(settings: dict[str, Any]) -> TrainingState | None:
     plan: TrainingPlan = settings["plan"]
     context = ray.train.get_context()
     local = "data" in settings
+    show = settings.get("on_log", lambda line: None)
+
+    def on_log(line: dict[str, Any]) -> None:
+        publish(line)
+        show(line)
+
     state = train_student(
         plan,
         settings["data"] if local else _load_data(plan),
@@ -69,7 +76,7 @@ def worker_loop(settings: dict[str, Any]) -> TrainingState | None:
         num_ranks=context.get_world_size(),
         device=ray.train.torch.get_device(),
         wrap=ray.train.torch.prepare_model,
-        on_log=settings.get("on_log", lambda line: None),
+        on_log=on_log,
     )
     return state if local else None
 

@@ -59,8 +59,9 @@ class Meter:
             asked += cost.samples - before.samples
             cached += cost.samples_cached - before.samples_cached
         rates["store_share"] = cached / max(1, asked + cached)
+        whole = total_cost(add_costs(self.costs_before, costs).values())
+        rates["store_hits"], rates["failovers"] = whole.samples_cached, whole.failovers
         rates["from_store_only"] = float(self.source.way == "stored")
-        rates["failovers"] = total_cost(costs.values()).failovers
         self._looked_at, self._seen = now, costs
         return rates
 
