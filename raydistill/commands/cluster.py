@@ -39,7 +39,7 @@ def cluster(config: Config) -> Iterator[None]:
     settings = config.ray
     own = settings.num_cpus is not None or settings.num_gpus is not None
     if settings.address:
-        _knock(settings.address)
+        knock(settings.address)
     try:
         ray.init(
             # Nothing said: the Ray that `ray start` left on this machine, else one of our own.
@@ -61,8 +61,12 @@ def cluster(config: Config) -> Iterator[None]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Ray itself would try for many minutes to reach an address where nobody is."""
+def knock(address: str) -> None:
+    """Ray itself would try for many minutes to reach an address where nobody is.
+
+    Raises:
+        ConfigError: nobody is there.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return

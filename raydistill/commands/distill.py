@@ -33,6 +33,7 @@ from raydistill.student.predicting import predict_split
 from raydistill.teachers.sources import SourcePlan
 from raydistill.training.batches import plan_rows
 from raydistill.training.checkpoint import BEST, TrainingState
+from raydistill.training.events import read_events
 from raydistill.training.meter import costs_of
 from raydistill.training.metrics_log import METRICS_FILE
 from raydistill.training.plan import ARMS, Arm, TrainingPlan
@@ -104,6 +105,11 @@ def distill(
             plans = [_plan(config, data, folder, labels, arm, seed, source) for seed in config.seeds for arm in ARMS]
             progress.say(f"students: training {', '.join(plan.name for plan in plans)}")
             states = train_all(plans, data, progress, stored, on_stored=teaching.close)
+            # What befell teachers while no student heard them.
+            told = {event for plan in plans for event in read_events(plan.folder)}
+            for at, what in at_hand.labeller.events():
+                if (at, what) not in told:
+                    progress.happened(at, what)
         lines = ((plan.folder / METRICS_FILE).read_text(encoding="utf-8") for plan in plans)
         write_atomically(folder.metrics, "".join(lines))
         progress.say("evaluating on the test split")

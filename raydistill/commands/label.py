@@ -110,7 +110,9 @@ def _label_one(config: Config, name: str, data: TaskData, labels: Labels, progre
             labels.add(name, cost)
             if all(table.complete for table in tables.values()):
                 break
-            time.sleep(POLL_S)  # another run computes the rest, or has died and leaves it to us
+            missing = sum(table.num_rows - table.num_known for table in tables.values())
+            progress(f"soft labels: {name}: {missing:,} rows are left, which another run has claimed; waiting for them")
+            time.sleep(POLL_S)  # it computes them, or dies and leaves them to us
         check()
         total = sum(table.num_rows for table in tables.values())
         labels.add(name, TeacherCost(samples_cached=max(0, total - labels.costs[name].samples)))

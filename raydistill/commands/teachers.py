@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from raydistill.commands.cluster import _knock
-from raydistill.errors import ConfigError
+from raydistill.commands.cluster import knock
+from raydistill.errors import ConfigError, first_line
 from raydistill.teachers.pool.messages import PoolStatus
 
 REPLY_S = 10.0
@@ -27,12 +27,16 @@ class TeachersStatus:
 
     Attributes:
         pools: of this version's supervisor.
+        silent: it does not answer, so that they are not known.
         orphans: names of replicas that no supervisor speaks for.
+        others: names of replicas that speak to a supervisor which cannot be asked: another version's, or a silent one.
         supervisors: names, other versions' included.
     """
 
     pools: tuple[PoolStatus, ...] = ()
+    silent: bool = False
     orphans: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
     supervisors: tuple[str, ...] = ()
 
 
@@ -43,7 +47,7 @@ def list_teachers(address: str | None = None) -> TeachersStatus:
         address: of the cluster; default: the Ray that runs on this machine.
 
     Raises:
-        ConfigError: nobody answers at `address`.
+        ConfigError: nobody answers at `address`, or a Ray that this one cannot speak to.
     """
     console = Console()
     with _running_ray(address) as there:
@@ -51,10 +55,12 @@ def list_teachers(address: str | None = None) -> TeachersStatus:
             console.print(f"{NOTHING}: there is no Ray on this machine")
             return TeachersStatus()
         status = _status()
-    if not status.pools and not status.orphans:
+    if status.silent:
+        console.print(f"the supervisor does not answer within {REPLY_S:g} s; students replace it where they need it")
+    elif not status.pools and not status.orphans and not status.others:
         console.print(NOTHING)
-        return status
-    console.print(_table(status))
+    if status.pools:
+        console.print(_table(status.pools))
     for pool in status.pools:
         if pool.failure:
             console.print(f"{pool.teacher}: {pool.failure}", markup=False)
@@ -66,6 +72,8 @@ def list_teachers(address: str | None = None) -> TeachersStatus:
             )
     for orphan in status.orphans:
         console.print(f"orphan: {orphan} (ends by itself; `raydistill teachers --stop` ends it now)", markup=False)
+    for other in status.others:
+        console.print(f"of {_supervisor_of(other)}: {other}", markup=False)
     return status
 
 
@@ -73,7 +81,7 @@ def stop_teachers(address: str | None = None) -> TeachersStatus:
     """End all pools, their replicas and the supervisor, and print what was ended. Runs that use them are told.
 
     Raises:
-        ConfigError: nobody answers at `address`, or something does not end.
+        ConfigError: nobody answers at `address`.
     """
     import ray
     from ray.exceptions import RayError
@@ -105,9 +113,12 @@ def stop_teachers(address: str | None = None) -> TeachersStatus:
             f"ended {pool.teacher}: {len(pool.replicas)} replicas, {len(pool.leases)} leases, {pool.rows:,} rows",
             markup=False,
         )
-    for orphan in status.orphans:
-        console.print(f"ended {orphan}", markup=False)
-    console.print("ended the supervisor" if status.supervisors else NOTHING)
+    for replica in (*status.orphans, *status.others):
+        console.print(f"ended {replica}", markup=False)
+    if status.supervisors:
+        console.print("ended the supervisor")
+    elif not status.orphans:
+        console.print(NOTHING)
     return status
 
 
@@ -120,12 +131,16 @@ def _running_ray(address: str | None) -> Iterator[bool]:
         yield True
         return
     if address:
-        _knock(address)
+        knock(address)
     try:
         ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address:
             raise ConfigError(f"no Ray answers at {address!r}; give the address of a running cluster") from error
+        if not isinstance(error, ConnectionError):
+            raise ConfigError(
+                f"cannot ask the Ray on this machine ({first_line(error)}); give its address with --address"
+            ) from error
         yield False
         return
     try:
@@ -136,7 +151,7 @@ def _running_ray(address: str | None) -> Iterator[bool]:
 
 def _status() -> TeachersStatus:
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import GetTimeoutError, RayError
 
     from raydistill.teachers.pool.launcher import RayLauncher
     from raydistill.teachers.pool.names import ANY_REPLICA_PREFIX, SUPERVISOR, SUPERVISOR_PREFIX, replica_prefix
@@ -144,15 +159,31 @@ def _status() -> TeachersStatus:
     launcher = RayLauncher()
     supervisors = launcher.find(SUPERVISOR_PREFIX)
     pools: list[PoolStatus] = []
+    silent = False
     if SUPERVISOR in supervisors:
-        with contextlib.suppress(RayError):  # it has just ended: what it left are orphans
+        try:
             pools = ray.get(supervisors[SUPERVISOR].status.remote(), timeout=REPLY_S)
+        except GetTimeoutError:
+            silent = True
+        except RayError:
+            del supervisors[SUPERVISOR]  # it has just ended: what it left are orphans
     known = tuple(replica_prefix(pool.id) for pool in pools)
-    orphans = [name for name in launcher.find(ANY_REPLICA_PREFIX) if not (known and name.startswith(known))]
-    return TeachersStatus(tuple(pools), tuple(sorted(orphans)), tuple(sorted(supervisors)))
+    rest = sorted(name for name in launcher.find(ANY_REPLICA_PREFIX) if not (known and name.startswith(known)))
+    ours_is_asked = set() if silent else {SUPERVISOR}
+    led = [name for name in rest if _supervisor_of(name) in supervisors.keys() - ours_is_asked]
+    return TeachersStatus(
+        tuple(pools), silent, tuple(name for name in rest if name not in led), tuple(led), tuple(sorted(supervisors))
+    )
 
 
-def _table(status: TeachersStatus) -> Table:
+def _supervisor_of(replica: str) -> str:
+    """The name of the supervisor of its version, whether that lives or not."""
+    from raydistill.teachers.pool.names import ANY_REPLICA_PREFIX, SUPERVISOR_PREFIX
+
+    return SUPERVISOR_PREFIX + replica.removeprefix(ANY_REPLICA_PREFIX).rsplit("-", 2)[0]
+
+
+def _table(pools: tuple[PoolStatus, ...]) -> Table:
     table = Table(title="teachers", title_justify="left")
     columns: dict[str, Any] = {
         "teacher": "left", "fingerprint": "left", "replicas": "left", "leases": "right", "age": "right",
@@ -160,7 +191,7 @@ def _table(status: TeachersStatus) -> Table:
     }  # fmt: skip
     for name, side in columns.items():
         table.add_column(name, justify=side)
-    for pool in status.pools:
+    for pool in pools:
         states = [state for _, state, _ in pool.replicas]
         table.add_row(
             pool.teacher,

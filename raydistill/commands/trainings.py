@@ -14,13 +14,12 @@ from raydistill.commands.cluster import largest_node, needs_ray
 from raydistill.commands.progress import Progress
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData, load_task_data
+from raydistill.evaluation.terminal import TEACHER_BOUND
 from raydistill.side_by_side import Job, run_side_by_side
 from raydistill.training.checkpoint import TrainingState, load_state
 from raydistill.training.events import read_events
 from raydistill.training.launch import launch
 from raydistill.training.plan import TrainingPlan
-
-TEACHER_BOUND = 0.1  # share of its time that a student waits for teachers
 
 
 def train_all(
@@ -55,8 +54,6 @@ def train_all(
         found = run_side_by_side(jobs, lambda name, line: show(by_name[name], line))
         states = list(found.values())
     for plan, state in zip(plans, states, strict=True):
-        if state.resumed_at:
-            progress.event(f"{_title(plan)}: went on from step {state.resumed_at}")
         for at, what in read_events(plan.folder):
             progress.happened(at, f"{_title(plan)}: {what}")
         progress.say(

@@ -79,7 +79,9 @@ def assemble_report(
     }
     by_teacher = add_costs(labelling, *(result.costs for result in results))
     cost = total_cost(by_teacher.values())
+    # Each of several workers may wait.
     distilling_s = sum(result.wall_s for result in results if result.arm == "distilled")
+    distilling_s *= max(1, config.training.num_workers)
     return {
         "name": config.name,
         "description": config.description,

@@ -73,6 +73,7 @@ class AutoSource:
         for way, labeller in self._opened.items():
             if way != kept:
                 labeller.close()
+                self._notes += labeller.events()
 
     def _note(self, what: str) -> None:
         self._notes.append((time.time(), f"soft labels: auto: {what}"))
@@ -91,8 +92,14 @@ class AutoSource:
         notes, self._notes = self._notes, []
         return sorted(notes + self._stream.events())
 
+    def flush(self) -> None:
+        """See `SoftTargetSource.flush`."""
+        self._stream.flush()
+
     def close(self) -> None:
         """See `SoftTargetSource.close`."""
-        self._stream.close()
-        for labeller in self._opened.values():
-            labeller.close()
+        try:
+            self._stream.close()
+        finally:
+            for labeller in self._opened.values():
+                labeller.close()

@@ -149,6 +149,15 @@ class SoftTargetSource(Protocol):
         """What happened since the last call: seconds since the epoch, and a line for the report."""
         ...
 
+    def flush(self) -> None:
+        """Let the store have all that the student has heard. Who goes on from a checkpoint asks the same as before, in
+        the same batches, only where the store has what was heard up to it.
+
+        Raises:
+            SoftLabelError: it cannot be written.
+        """
+        ...
+
     def close(self) -> None:
         """Give back what the source holds. Safe to call twice."""
         ...

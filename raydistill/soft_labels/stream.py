@@ -5,41 +5,19 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from raydistill.config.models import Config, TeacherConfig
 from raydistill.data.batch import ViewBatch
 from raydistill.errors import SoftLabelError, TeacherGone
-from raydistill.soft_labels.source import Labeller, Pending, StepViews, TeacherCost
-from raydistill.soft_labels.store import LabelTable
+from raydistill.soft_labels.questions import Question, claim, soft_targets
+from raydistill.soft_labels.source import Labeller, StepViews, TeacherCost
 from raydistill.soft_labels.tables import RunTables
 from raydistill.soft_labels.targets import SoftTargets
 
 POLL_S = 0.02  # between two looks at rows that another run is computing
-
-
-@dataclass
-class Question:
-    """What one teacher is asked about one micro-batch.
-
-    Attributes:
-        table: None where nothing is kept.
-        asked: positions in the batch that this stream has the teacher compute.
-        pending: their answer, on its way.
-        computed: rows that the teacher has computed for it.
-    """
-
-    teacher: str
-    views: ViewBatch
-    table: LabelTable | None
-    asked: NDArray[np.int64]
-    pending: Pending | None = None
-    computed: int = 0
-    logits: NDArray[np.float16] | None = None
-
+PATIENCE_S = 30.0  # with rows that another run has claimed
 
 Step = tuple[StepViews, list[Question]]
 
@@ -48,7 +26,8 @@ class LabelStream:
     """The one way from teachers and store to the student; see `SoftTargetSource`.
 
     A row that the store has is read. A missing one is claimed, asked and kept; one that another worker or run has
-    claimed is waited for, so that no row is ever computed twice. A failed teacher changes nothing but the time.
+    claimed is waited for, so that it is computed once. Where the other one lives and has not come to it for 30 s, it is
+    asked here, too; the next time it is waited for half as long. A failed teacher changes nothing but the time.
 
     Args:
         config: of the run: what to do about lost teachers.
@@ -67,11 +46,13 @@ class LabelStream:
         lets_go: bool = True,
     ) -> None:
         self._teachers, self.tables, self._lets_go = teachers, tables, lets_go
-        self.answer_through(labeller)
         self._on_loss = config.distill.on_teacher_loss
         self._costs = dict.fromkeys(teachers, TeacherCost())
+        self._overtaken = dict.fromkeys(teachers, 0)
         self._events: list[tuple[float, str]] = []
         self._lost: set[str] = set()
+        self.labeller: Labeller | None = None
+        self.answer_through(labeller)
 
     def stream(self, batches: Iterable[StepViews]) -> Iterator[tuple[StepViews, dict[str, SoftTargets]]]:
         """See `SoftTargetSource.stream`. At most `window` micro-batches are asked ahead."""
@@ -106,7 +87,7 @@ class LabelStream:
             rows = views.sample_ids
             question = Question(teacher, views, table, nothing)
             if not table.known(rows).all() and self.labeller and teacher not in self._lost:
-                question.asked = _claim(table, rows)
+                question.asked = claim(table, rows)
         if len(question.asked):
             assert self.labeller is not None
             whole = len(question.asked) == len(views)
@@ -120,15 +101,9 @@ class LabelStream:
             if question.logits is None:
                 self._read(question, ahead)
         ahead.popleft()
-        targets: dict[str, SoftTargets] = {}
-        for question in questions:
-            # A lost teacher of which nothing is known here leaves its task to the others, or to the labels.
-            if question.logits is not None and not np.isnan(question.logits).all():
-                said = targets.setdefault(self._teachers[question.teacher].task, SoftTargets({}))
-                said.logits[question.teacher] = question.logits
         if self.labeller and self._lets_go and not any(q.pending for _, each in ahead for q in each):
             self._let_go()
-        return step_views, targets
+        return step_views, soft_targets(questions, self._teachers)
 
     def _hear(self, question: Question) -> None:
         """Wait for the teacher's answer and keep it."""
@@ -163,12 +138,12 @@ class LabelStream:
         table, rows = question.table, question.views.sample_ids
         if table is None or self.tables is None:
             return
-        began = time.perf_counter()
-        patience_s = self._teachers[question.teacher].timeout_s
+        waited_s, overtaken = 0.0, self._overtaken[question.teacher]
+        patience_s = min(PATIENCE_S, self._teachers[question.teacher].timeout_s) / 2**overtaken
         known = table.known(rows)
         while not known.all():
             if question.teacher in self._lost:
-                self._read_known(question, known)
+                self._read_known(question)
                 return
             if self.labeller is None:
                 raise SoftLabelError(
@@ -180,29 +155,40 @@ class LabelStream:
                 for other in questions:
                     self._hear(other)
             self.tables.flush()
-            question.asked = _claim(table, rows)
-            if not len(question.asked) and time.perf_counter() - began > patience_s:
-                question.asked = np.flatnonzero(~table.known(rows))  # their owner lives and does nothing
+            question.asked = claim(table, rows)
+            if not len(question.asked) and waited_s > patience_s:
+                question.asked = np.flatnonzero(~table.known(rows))
+                self._overtake(question.teacher)
             if len(question.asked):
                 question.pending = self.labeller.ask(question.teacher, question.views.take(question.asked))
                 self._hear(question)
             elif not table.known(rows).all():
+                began = time.perf_counter()
                 time.sleep(POLL_S)
+                waited_s += time.perf_counter() - began
             known = table.known(rows)
+        if waited_s and self._overtaken[question.teacher] == overtaken:
+            self._overtaken[question.teacher] = 0  # it was worth it
         question.logits = table.read(rows)
-        seconds = time.perf_counter() - began
         cached = max(0, len(rows) - question.computed)
-        waited_s = seconds if seconds > POLL_S else 0.0  # less is reading
         self._count(question.teacher, TeacherCost(samples_cached=cached, waited_s=waited_s))
 
-    def _read_known(self, question: Question, known: NDArray[np.bool_]) -> None:
+    def _overtake(self, teacher: str) -> None:
+        """Whoever claims far more than he can answer soon, as `raydistill label` does, must not hold up a student."""
+        if not self._overtaken[teacher]:
+            self._event(f"teacher {teacher!r}: another run has claimed rows and does not come to them; asked here, too")
+        self._overtaken[teacher] = min(30, self._overtaken[teacher] + 1)
+
+    def _read_known(self, question: Question) -> None:
         """What the store has of a lost teacher; NaN for the rest."""
         assert question.table is not None
+        question.table.refresh()  # others may hear it still
         rows = question.views.sample_ids
+        known = question.table.known(rows)
         question.logits = np.full((len(rows), question.table.num_classes), np.nan, dtype=np.float16)
         if known.any():
             question.logits[known] = question.table.read(rows[known])
-        self._count(question.teacher, TeacherCost(samples_cached=int(known.sum())))
+        self._count(question.teacher, TeacherCost(samples_cached=max(0, int(known.sum()) - question.computed)))
 
     def _lose(self, question: Question, error: TeacherGone) -> None:
         if question.teacher not in self._lost:
@@ -225,10 +211,12 @@ class LabelStream:
 
     def complete(self) -> bool:
         """Whether the store has every soft label that the run can ask for."""
-        return self.tables is not None and self.tables.complete()
+        return self.tables is not None and self.tables.complete(self._event)
 
     def answer_through(self, labeller: Labeller | None) -> None:
         """Ask through another one from the next stream on; None: the store has to know everything."""
+        if self.labeller:
+            self._events += self.labeller.events()
         self.labeller = labeller
         self._window = min((teacher.window for teacher in self._teachers.values()), default=1) if labeller else 1
 
@@ -247,20 +235,16 @@ class LabelStream:
         theirs = self.labeller.events() if self.labeller else []
         return sorted(own + theirs)
 
+    def flush(self) -> None:
+        """See `SoftTargetSource.flush`."""
+        if self.tables:
+            self.tables.flush()
+
     def close(self) -> None:
         """See `SoftTargetSource.close`."""
-        if self.tables:
-            self.tables.close()
-        if self.labeller:
-            self.labeller.close()
-
-
-def _claim(table: LabelTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions of the rows that are now ours to have computed, in the order of the batch, none twice."""
-    table.refresh()
-    unique, first = np.unique(rows, return_index=True)
-    missing = ~table.known(unique)
-    if not missing.any():
-        return np.empty(0, dtype=np.int64)
-    ours = table.claim(unique[missing])
-    return np.sort(first[missing][ours])
+        try:
+            if self.tables:
+                self.tables.close()
+        finally:
+            if self.labeller:
+                self.labeller.close()

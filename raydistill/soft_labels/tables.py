@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -66,10 +67,12 @@ class RunTables:
             )
         return self._open[teacher, view]
 
-    def complete(self) -> bool:
-        """Whether the student can do without teachers: every view of every row is known."""
+    def complete(self, report: Callable[[str], None]) -> bool:
+        """Whether the student can do without teachers: every view of every row is known. Args as in `open`."""
         return all(
-            self.open(teacher, view).complete for teacher, taught in self.taught.items() for view in taught.views
+            self.open(teacher, view, report).complete
+            for teacher, taught in self.taught.items()
+            for view in taught.views
         )
 
     def check(self, report: Callable[[str], None]) -> None:
@@ -84,7 +87,12 @@ class RunTables:
             table.flush()
 
     def close(self) -> None:
-        """Write what is buffered and give claims back. Opened again where asked again."""
-        for table in self._open.values():
-            table.close()
-        self._open = {}
+        """Write what is buffered and give claims back. Opened again where asked again.
+
+        Raises:
+            SoftLabelError: one of them cannot be written; the others are closed all the same.
+        """
+        tables, self._open = self._open, {}
+        with contextlib.ExitStack() as closing:
+            for table in tables.values():
+                closing.callback(table.close)

@@ -21,6 +21,7 @@ from raydistill.teachers.labelling import missing_batches
 from raydistill.teachers.pool.placement import placement_options
 
 BATCHES_PER_BLOCK = 8  # small blocks keep all actors busy to the end
+LOAD_LEAST_S = 60.0  # a process that imports its libraries is not a teacher that hangs
 Columns = dict[str, Any]
 
 
@@ -33,42 +34,59 @@ class LabelWorker:
         from raydistill.teachers.local import load_teachers
 
         settings = config.teachers[name]
+        self.name, self.num_classes = name, len(label_names)
         torch.set_num_threads(max(1, int(settings.placement.num_cpus)))
         self.teacher = load_teachers(config, {settings.task: label_names}, [name])[name]
         data = load_task_data(settings.task, config.tasks[settings.task], Path(config.cache_dir).expanduser())
         self.splits: list[Split] = [data.validation, data.test, data.train]
 
     def __call__(self, asked: Columns) -> Columns:
-        """Rows of one or more (split, view) in, the same with `logits` and `busy_s` out."""
-        logits: NDArray[np.float16] | None = None
-        busy_s = np.zeros(len(asked["row"]))
+        """Rows of one or more (split, view) in, the same with `logits`, `busy_s` and `error` out.
+
+        An error is an answer too: raised, it would come out of Ray Data as a page of its own, without its cause.
+        """
+        num_rows, error = len(asked["row"]), ""
+        logits, busy_s = np.zeros((num_rows, self.num_classes), np.float16), np.zeros(num_rows)
+        try:
+            self._answer(asked, logits, busy_s)
+        except RaydistillError as ours:
+            error = str(ours)
+        except Exception as theirs:  # noqa: BLE001 -- whatever it is, the driver says it
+            error = f"teacher {self.name!r} failed while labelling: {first_line(theirs)}"
+        return {**asked, "logits": logits, "busy_s": busy_s, "error": np.full(num_rows, error)}
+
+    def _answer(self, asked: Columns, logits: NDArray[np.float16], busy_s: NDArray[np.float64]) -> None:
         for split, view in {(int(s), int(v)) for s, v in zip(asked["split"], asked["view"], strict=True)}:
             here = np.flatnonzero((asked["split"] == split) & (asked["view"] == view))
             views = self.splits[split].views(asked["row"][here], view)
             began = time.perf_counter()
-            said = self.teacher.logits(views)
+            logits[here] = self.teacher.logits(views)
             busy_s[here] = (time.perf_counter() - began) / len(here)
-            if logits is None:
-                logits = np.empty((len(busy_s), said.shape[1]), dtype=np.float16)
-            logits[here] = said
-        return {**asked, "logits": logits, "busy_s": busy_s}
 
 
 def describe_teacher(config: Config, name: str, label_names: tuple[str, ...]) -> dict[str, Any]:
     """Name and fingerprint of the teacher, as it answers where it is placed.
 
     Raises:
-        TeacherError: it cannot be loaded.
+        TeacherError: it cannot be loaded, or not in time.
     """
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import GetTimeoutError, RayError
 
     def load() -> dict[str, Any]:
         return LabelWorker(config, name, label_names).teacher.describe()
 
-    options = placement_options(config.teachers[name].placement)
+    settings = config.teachers[name]
+    limit_s = max(LOAD_LEAST_S, settings.timeout_s)
+    reference = ray.remote(load).options(max_retries=0, **placement_options(settings.placement)).remote()
     try:
-        described: dict[str, Any] = ray.get(ray.remote(load).options(max_retries=0, **options).remote())
+        described: dict[str, Any] = ray.get(reference, timeout=limit_s)
+    except GetTimeoutError as error:
+        ray.cancel(reference, force=True)
+        raise TeacherError(
+            f"teacher {name!r} was not loaded within {limit_s:.0f} s; free what it takes (`raydistill teachers` lists "
+            f"what runs), or raise teachers.{name}.timeout_s if it only needs longer"
+        ) from error
     except RayError as error:
         raise _own_error(name, error) from error
     return described
@@ -129,7 +147,7 @@ def stream_labels(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     options = placement_options(settings.placement)
     labelled = ray.data.from_arrow(made).map_batches(
         LabelWorker,
@@ -142,6 +160,9 @@ def stream_labels(
     )
     cost = TeacherCost()
     for answered in _batches(name, labelled):
+        errors = answered["error"][answered["error"] != ""]
+        if len(errors):
+            raise TeacherError(str(errors[0]))
         for split, view in {(int(s), int(v)) for s, v in zip(answered["split"], answered["view"], strict=True)}:
             here = (answered["split"] == split) & (answered["view"] == view)
             tables[split, view].write(answered["row"][here], answered["logits"][here])
@@ -154,7 +175,8 @@ def _batches(name: str, labelled: Any) -> Iterator[Columns]:
     from ray.exceptions import RayError
 
     try:
-        yield from labelled.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=2)
+        # Fetching ahead would hold back what has come until more has: a kill would cost it.
+        yield from labelled.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
     except RayError as error:
         raise _own_error(name, error) from error
 

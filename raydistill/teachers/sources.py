@@ -39,7 +39,7 @@ class SourcePlan:
             return self
         try:
             self.tables.check(report)
-            return replace(self, ways={}) if self.tables.complete() else self
+            return replace(self, ways={}) if self.tables.complete(report) else self
         finally:
             self.tables.close()
 

@@ -32,7 +32,6 @@ class TrainingState:
     student_samples: int = 0
     teacher_costs: dict[str, dict[str, float]] = field(default_factory=dict)  # by teacher: the figures of TeacherCost
     num_threads: int = 0  # of the CPU: another number adds in another order
-    resumed_at: int = 0  # the step that the last process took over at
 
 
 def save_atomically(value: Any, path: Path) -> None:

@@ -117,16 +117,17 @@ def _trainer(plan: TrainingPlan, settings: dict[str, Any]) -> Any:
 def _follow(plan: TrainingPlan, on_log: OnLog, stopped: threading.Event) -> None:
     """Hand on the lines that rank 0 adds to the metrics file, and what happened to any rank's teachers: the workers'
     progress, shown where the user looks."""
-    shown, told = len(read_metrics(plan.folder / METRICS_FILE)), len(read_events(plan.folder))
+    shown, told = len(read_metrics(plan.folder / METRICS_FILE)), set(read_events(plan.folder))
     running = True
     while running:
         running = not stopped.wait(1.0)  # and a last look after the end
         lines, events = read_metrics(plan.folder / METRICS_FILE), read_events(plan.folder)
         for line in lines[shown:]:
             on_log(line)
-        for at, what in events[told:]:
-            on_log({"event": what, "at": at})
-        shown, told = max(shown, len(lines)), max(told, len(events))
+        for at, what in events:
+            if (at, what) not in told:  # another rank's older one may come later
+                on_log({"event": what, "at": at})
+        shown, told = max(shown, len(lines)), told.union(events)
 
 
 def _unknown(plan: TrainingPlan, error: Exception) -> RaydistillError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +14,10 @@ from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
 from raydistill.precision import autocast, use_bf16
 from raydistill.schedule import learning_rate_at
-from raydistill.soft_labels.source import SoftTargetSource
 from raydistill.student.model import Student
 from raydistill.training.batches import BatchMaker, plan_rows
 from raydistill.training.checkpoint import BEST, TrainingState, load_state, save_atomically, save_state
-from raydistill.training.events import append_events
+from raydistill.training.events import Event, append_events
 from raydistill.training.meter import Meter
 from raydistill.training.metrics_log import MetricsLog
 from raydistill.training.plan import TrainingPlan
@@ -60,7 +60,6 @@ def train_student(
     if state.step:
         student.load_state_dict(state.model)
         optimizer.load_state_dict(state.optimizer)
-        state.resumed_at = state.step
     if state.num_threads:
         torch.set_num_threads(state.num_threads)
     state.num_threads = torch.get_num_threads()
@@ -71,6 +70,8 @@ def train_student(
     log = MetricsLog(plan.folder, plan.name, plan.tensorboard, state.step, on_log) if rank == 0 else None
     meter, names = Meter(state, source), loss_names(config, source is not None)
     student.train()
+    if state.step and rank == 0:
+        hand_on([(time.time(), f"went on from step {state.step}")], plan, on_log)
     try:
         micro_per_step = training.gradient_accumulation
         first = state.step * micro_per_step
@@ -100,10 +101,12 @@ def train_student(
             optimizer.zero_grad(set_to_none=True)
             state.step = step + 1
             validating = state.step % training.evaluate_every == 0 or state.step == training.num_steps
+            if validating and source:
+                source.flush()  # on all ranks, before rank 0 saves: they meet in `settle`
             if validating or state.step % LOG_EVERY == 0:
                 meter.settle(state, device)
                 values = whole_step(shares, names)
-                tell(source, plan, on_log if rank == 0 else None)
+                hand_on(source.events() if source else [], plan, on_log if rank == 0 else None)
                 if log:
                     log.write(state.step, {**values, "learning_rate": rate, **meter.rates(state)})
             if log and validating:
@@ -113,11 +116,13 @@ def train_student(
                 keep(state, student, optimizer, plan, scores["retention"])
                 meter.skip()
     finally:
-        if source:
-            source.close()
-            tell(source, plan, on_log if rank == 0 else None)
-        if log:
-            log.close()
+        try:
+            if source:
+                source.close()
+        finally:
+            hand_on(source.events() if source else [], plan, on_log if rank == 0 else None)
+            if log:
+                log.close()
     return state
 
 
@@ -137,9 +142,8 @@ def whole_step(shares: list[dict[str, torch.Tensor]], names: list[str]) -> dict[
     return dict(zip(names, total.tolist(), strict=True))
 
 
-def tell(source: SoftTargetSource | None, plan: TrainingPlan, on_log: Callable[[dict[str, Any]], None] | None) -> None:
-    """Hand on what happened to the teachers: to the run's report, and to whoever watches."""
-    events = source.events() if source else []
+def hand_on(events: list[Event], plan: TrainingPlan, on_log: Callable[[dict[str, Any]], None] | None) -> None:
+    """Tell what happened: to the run's report, and to whoever watches."""
     append_events(plan.folder, events)
     if on_log:
         for at, what in events:

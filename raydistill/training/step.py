@@ -45,7 +45,8 @@ def distillation_loss(
         total = Σ_task  w_task · [ hard_weight · hard_loss + (1 − hard_weight) · soft_loss ]
 
     with soft_loss = T² KL(teacher ‖ student) at temperature T, averaged over all rows of the step, and hard_loss
-    the cross-entropy averaged over its labelled rows. A task without teacher logits has its hard loss alone.
+    the cross-entropy averaged over its labelled rows. A task without teacher logits, and a row that no teacher spoke
+    on, has its hard loss alone.
 
     Returns:
         The scalar to call `backward` on, and detached scalars for the log: no host sync here.
@@ -62,6 +63,9 @@ def distillation_loss(
             heard: slice | Tensor = slice(None) if batch.heard is None else batch.heard
             soft_loss = task.soft_loss(output[heard], batch.teacher_logits[heard], weights.temperature) / batch.num_rows
             task_loss = weights.hard_weight * hard_loss + (1.0 - weights.hard_weight) * soft_loss
+            if batch.heard is not None:
+                unheard = task.hard_loss(output[~batch.heard], batch.hard_labels[~batch.heard])
+                task_loss = task_loss + (1.0 - weights.hard_weight) * unheard / max(1, batch.num_labelled)
             metrics[f"{name}/soft_loss"] = soft_loss.detach()
         total_loss = total_loss + weights.task_weights.get(name, 1.0) * task_loss
         metrics[f"{name}/hard_loss"] = hard_loss.detach()

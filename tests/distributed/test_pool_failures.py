@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from small_runs import wait_until
 from raydistill.config.models import Config
 from raydistill.errors import TeacherGone
 from raydistill.soft_labels.source import Answer
+from raydistill.teachers.pool import membership
 from raydistill.teachers.pool.client import PoolClient
 from raydistill.teachers.pool.finding import supervisor
 from raydistill.teachers.pool.launcher import RayLauncher
@@ -142,6 +144,45 @@ def test_one_that_hangs_in_a_pass_is_replaced(tmp_path: Path) -> None:
         assert "no answer within 2 s" in lines(client)
 
 
+def test_one_that_hangs_is_replaced_while_another_answers_for_it(tmp_path: Path) -> None:
+    """Its student has the answer from the other one, and waits no more."""
+    config, folder = pool_config(tmp_path, "one", min_replicas=2, hedge_s=0.3, timeout_s=3), tmp_path / "one"
+    with pooled(config, 2) as (_, client):
+        stream(client, 20, 4, {})
+        victim = pids(folder)[0]
+        (folder / f"slow.{victim}").write_text("1000")
+        assert_right(stream(client, 12, 4, {}), config)
+        wait_until(lambda: not psutil.pid_exists(victim), 15)
+        assert "no answer within 3 s" in lines(client)
+
+
+def test_one_that_is_busy_with_other_students_does_not_hang(tmp_path: Path) -> None:
+    config, folder = pool_config(tmp_path, "one", timeout_s=4), tmp_path / "one"
+    with pooled(config, 1) as (pools, client):
+        (pid,) = (stream(client, 4, 2, {}), pids(folder))[1]
+        (folder / "slow").write_text("0.5")
+        others = [pools.labeller.ask("one", pictures(ROWS, seed)) for seed in range(16)]
+        answers = stream(client, 1, 1, {})
+        assert_right(answers, config)
+        assert answers[0].failovers == 0
+        assert all(other.result().failovers == 0 for other in others)
+        assert pids(folder) == [pid]
+
+
+def test_who_leaves_waits_no_more(tmp_path: Path) -> None:
+    config, folder = pool_config(tmp_path, "one"), tmp_path / "one"
+    with pooled(config, 1) as (_, client), ThreadPoolExecutor(1) as threads:
+        (folder / "slow").write_text("5")
+        waiting = threads.submit(client.ask("one", pictures(ROWS)).result)
+        time.sleep(0.3)
+        client.close()
+        with pytest.raises(TeacherGone, match="teacher 'one': this run has left its pool"):
+            waiting.result(2)
+        with pytest.raises(TeacherGone, match="teacher 'one': this run has left its pool"):
+            client.ask("one", pictures(ROWS)).result()
+        (folder / "slow").unlink()
+
+
 def test_a_request_that_no_replica_answers_is_an_error(tmp_path: Path) -> None:
     config, folder = pool_config(tmp_path, "one", timeout_s=2), tmp_path / "one"
     with pooled(config, 1) as (_, client):
@@ -224,6 +265,18 @@ def test_students_go_on_without_the_supervisor_and_a_new_one_adopts_the_replicas
         os.kill(before[0], signal.SIGKILL)
         wait_until(lambda: len(set(pids(folder)) - set(before)) == 1, 30)
         assert_right(stream(client, 20, 4, {}), config)
+
+
+def test_a_supervisor_that_comes_up_slowly_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process takes longer than these to come up, as it takes longer than seconds on a loaded machine."""
+    import ray
+
+    ray.kill(supervisor())
+    monkeypatch.setattr(membership, "REPLY_S", 0.05)
+    monkeypatch.setattr(membership, "SILENT_WHILE_STARVING_S", 0.05)
+    monkeypatch.setattr("raydistill.teachers.pool.opening.LOAD_LEAST_S", 30.0)
+    with pooled(pool_config(tmp_path, "one", timeout_s=5), 1) as (_, client):
+        assert_right(stream(client, 3, 1, {}), pool_config(tmp_path, "one"))
 
 
 DRIVER = """

@@ -18,8 +18,9 @@ from small_runs import wait_until
 from raydistill.commands.teachers import list_teachers, stop_teachers
 from raydistill.errors import TeacherError, TeacherGone
 from raydistill.teachers.pool.launcher import RayLauncher
-from raydistill.teachers.pool.names import REPLICA_PREFIX
+from raydistill.teachers.pool.names import ANY_REPLICA_PREFIX, REPLICA_PREFIX, SUPERVISOR_PREFIX, new_replica_name
 from raydistill.teachers.pool.opening import open_pools
+from raydistill.teachers.pool.placement import shared_actor
 from raydistill.teachers.teacher import load_teacher
 
 pytestmark = pytest.mark.timeout(120)
@@ -186,6 +187,33 @@ def test_the_command_lists_and_stops(tmp_path: Path, capsys: pytest.CaptureFixtu
             client.ask("one", pictures(2)).result()
     list_teachers()
     assert "no teachers are running" in capsys.readouterr().out
+
+
+def test_the_command_tells_orphans_from_what_it_cannot_ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import ray
+
+    class Nobody:
+        """Has a name."""
+
+    def named(name: str) -> Any:
+        actor: Any = ray.remote(Nobody)
+        handle = actor.options(**shared_actor(name), num_cpus=0).remote()
+        ray.get(handle.__ray_ready__.remote(), timeout=60)
+        return handle
+
+    names = [f"{SUPERVISOR_PREFIX}9.9", f"{ANY_REPLICA_PREFIX}9.9-{'0' * 16}-abc123", new_replica_name("1" * 64)]
+    actors = [named(name) for name in names]
+    try:
+        status = list_teachers()
+        assert status.supervisors == (names[0],)
+        assert status.others == (names[1],)
+        assert status.orphans == (names[2],)
+        assert f"of {names[0]}: {names[1]}" in capsys.readouterr().out.replace("\n", "")
+        assert stop_teachers() == status
+        wait_until(lambda: not RayLauncher().find("raydistill-"), 10)
+    finally:
+        for actor in actors:
+            ray.kill(actor)
 
 
 def test_where_no_ray_runs_it_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

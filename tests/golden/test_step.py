@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,31 @@ def test_loss_is_the_formula(
     assert metrics["total_loss"].item() == pytest.approx(loss.item())
     assert metrics.keys() == {"total_loss", "words/hard_loss", "sounds/hard_loss", *(f"{t}/soft_loss" for t in taught)}
     assert not any(value.requires_grad for value in metrics.values())
+
+
+def test_a_row_that_no_teacher_spoke_on_has_its_hard_loss_alone() -> None:
+    student, rows = made_up(20)
+    heard, weights = np.arange(20) % 3 > 0, Weights(2.0, 0.3, {})
+    whole = batches_of(rows)
+    silent = torch.full((20, 1), float("nan"))
+    batches = {
+        name: replace(
+            batch,
+            heard=torch.from_numpy(heard),
+            teacher_logits=torch.where(torch.from_numpy(heard)[:, None], batch.teacher_logits, silent),
+        )
+        for name, batch in whole.items()
+    }
+    loss, _ = distillation_loss(student, TASKS, batches, weights)
+    expected = 0.0
+    for some in (heard, ~heard):
+        for name, each in rows.items():
+            spoken = each["teacher"][some] if some is heard else None
+            part = {name: {"x": each["x"][some], "labels": each["labels"][some], "teacher": spoken}}
+            (batch,) = batches_of(part).values()
+            batch = replace(batch, num_rows=20, num_labelled=whole[name].num_labelled)
+            expected += distillation_loss(student, TASKS, {name: batch}, weights)[0].item()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("cuts", [(10,), (5, 10, 15), (1,)])

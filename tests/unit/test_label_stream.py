@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from raydistill.data.batch import ViewBatch
 from raydistill.data.dataset import TaskData
 from raydistill.errors import SoftLabelError, TeacherGone
 from raydistill.soft_labels.source import Answer, StepViews, total_cost
+from raydistill.soft_labels.store import LabelTable
 from raydistill.soft_labels.stream import LabelStream
 from raydistill.soft_labels.tables import RunTables, TaughtSplit
 
@@ -27,16 +30,19 @@ class Counting:
 
     way = "local"
 
-    def __init__(self, num_rows: int, lost_after: int | None = None) -> None:
-        self.asked = np.zeros(num_rows, dtype=int)
+    def __init__(self, num_rows: int, lost_after: int | None = None, seconds: float = 0.0) -> None:
+        self.asked, self.seconds = np.zeros(num_rows, dtype=int), seconds
         self.requests, self.lost_after, self.closed = 0, lost_after, False
+        self.happened: list[tuple[float, str]] = []
         self._lock = threading.Lock()
 
     def ask(self, teacher: str, views: ViewBatch) -> Counting.Call:
         return Counting.Call(self, views)
 
     def events(self) -> list[tuple[float, str]]:
-        return []
+        """Once: something befell a replica."""
+        happened, self.happened = self.happened, []
+        return happened
 
     def close(self) -> None:
         self.closed = True
@@ -46,6 +52,7 @@ class Counting:
             self.labeller, self.views = labeller, views
 
         def result(self) -> Answer:
+            time.sleep(self.labeller.seconds)
             with self.labeller._lock:
                 self.labeller.requests += 1
                 if self.labeller.lost_after is not None and self.labeller.requests > self.labeller.lost_after:
@@ -60,8 +67,8 @@ def said(rows: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def config_of(make_config: Callable[..., Config], tmp_path: Path) -> Callable[..., Config]:
-    def make(store: dict[str, Any] | None = None, **distill: Any) -> Config:
-        teacher = {"task": "mood", "loader": "python", "model": "nobody:asks", "window": 3, "timeout_s": 5.0}
+    def make(store: dict[str, Any] | None = None, timeout_s: float = 5.0, **distill: Any) -> Config:
+        teacher = {"task": "mood", "loader": "python", "model": "nobody:asks", "window": 3, "timeout_s": timeout_s}
         return make_config(
             ("mood",),
             teachers={"it": teacher},
@@ -82,6 +89,13 @@ def epoch(data: Data, seed: int = 0, size: int = 4) -> list[StepViews]:
     split = data["mood"].train
     order = np.random.default_rng(seed).permutation(len(split))
     return [{"mood": split.views(order[start : start + size])} for start in range(0, len(order), size)]
+
+
+def claimed_by_another(config: Config, data: Data) -> LabelTable:
+    """A run that has claimed every row."""
+    table = tables_of(config, data).open("it", 0)
+    assert table.claim(np.arange(table.num_rows)).all()
+    return table
 
 
 def hear(stream: LabelStream, batches: list[StepViews]) -> None:
@@ -240,3 +254,84 @@ def test_labels_only_after_a_loss(config_of: Callable[..., Config], tiny_data: D
     assert labeller.requests <= LOST_AFTER + 3  # those that were on their way
     assert len(stream.events()) == 1
     stream.close()
+
+
+def test_a_run_that_claims_more_than_it_answers_holds_nobody_up(
+    config_of: Callable[..., Config], tiny_data: Data
+) -> None:
+    config, labeller = config_of(timeout_s=0.4), Counting(100)
+    hoarder = claimed_by_another(config, tiny_data)  # as `raydistill label` does at its start
+    stream = LabelStream(config, config.teachers, labeller, tables_of(config, tiny_data), lets_go=False)
+    batches = epoch(tiny_data, size=3)
+    assert len(batches) > 10
+    hear(stream, batches)
+    assert total_cost(stream.cost().values()).waited_s < 1.5  # 0.4 s, then half as long each time
+    assert sum("another run has claimed rows" in what for _, what in stream.events()) == 1
+    hoarder.close()
+    stream.close()
+
+
+def test_time_is_waited_once(config_of: Callable[..., Config], tiny_data: Data) -> None:
+    config = config_of()
+    others = claimed_by_another(config, tiny_data)
+    others.release(np.arange(4, others.num_rows))
+    answer = threading.Timer(0.3, lambda: (others.write(np.arange(4), said(np.arange(4))), others.flush()))
+    stream = LabelStream(config, config.teachers, Counting(100, seconds=0.1), tables_of(config, tiny_data))
+    split, began = tiny_data["mood"].train, time.monotonic()
+    answer.start()
+    hear(stream, [{"mood": split.views(range(start, start + 4))} for start in (0, 4, 8, 12)])
+    cost = total_cost(stream.cost().values())
+    assert 0.3 <= cost.waited_s <= time.monotonic() - began
+    assert (cost.samples, cost.samples_cached) == (12, 4)
+    others.close()
+    stream.close()
+
+
+def test_what_befell_a_teacher_that_is_let_go_is_told(config_of: Callable[..., Config], tiny_data: Data) -> None:
+    config, labeller = config_of(), Counting(100)
+    stream = LabelStream(config, config.teachers, labeller, tables_of(config, tiny_data))
+    labeller.happened = [(1.0, "a replica died")]
+    hear(stream, epoch(tiny_data))
+    assert stream.way == "stored"
+    assert (1.0, "a replica died") in stream.events()
+    stream.close()
+
+
+def test_after_a_flush_others_know_what_was_heard(config_of: Callable[..., Config], tiny_data: Data) -> None:
+    config = config_of()
+    stream = LabelStream(config, config.teachers, Counting(100), tables_of(config, tiny_data))
+    answers = stream.stream(epoch(tiny_data))
+    heard = np.concatenate([next(answers)[0]["mood"].sample_ids for _ in range(3)])
+    stream.flush()
+    table = tables_of(config, tiny_data).open("it", 0)
+    assert table.known(heard).all() and table.num_known == len(heard)
+    stream.close()
+
+
+def test_damage_that_is_found_first_by_asking_whether_all_is_there_is_told(
+    config_of: Callable[..., Config], tiny_data: Data, tmp_path: Path
+) -> None:
+    config = config_of()
+    filling = LabelStream(config, config.teachers, Counting(100), tables_of(config, tiny_data))
+    hear(filling, epoch(tiny_data))
+    filling.close()
+    (shard,) = (tmp_path / "labels").rglob("*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    stream = LabelStream(config, config.teachers, Counting(100), tables_of(config, tiny_data))
+    assert not stream.complete()
+    assert any(shard.name in what for _, what in stream.events())
+    stream.close()
+
+
+def test_a_store_that_cannot_be_written_keeps_no_teacher(
+    config_of: Callable[..., Config], tiny_data: Data, tmp_path: Path
+) -> None:
+    config, labeller = config_of(), Counting(100)
+    stream = LabelStream(config, config.teachers, labeller, tables_of(config, tiny_data))
+    next(answers := stream.stream(epoch(tiny_data)))
+    shutil.rmtree(tmp_path / "labels")
+    (tmp_path / "labels").write_text("")
+    with pytest.raises(SoftLabelError, match="cannot write soft labels"):
+        stream.close()
+    assert labeller.closed
+    del answers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import pytest
 from raydistill.config.models import PlacementConfig
 from raydistill.teachers.pool.launcher import Outcome
 from raydistill.teachers.pool.messages import LeaseReport, Loaded, PoolSpec, PoolView, ReplicaStats
+from raydistill.teachers.pool.names import replica_prefix
+from raydistill.teachers.pool.placement import fits
 from raydistill.teachers.pool.scaling import Scaler, ScalingRules
 from raydistill.teachers.pool.supervisor import ORPHAN_S, Supervisor
 
@@ -40,13 +44,22 @@ class Actors:
     def __init__(self) -> None:
         self.all: list[Actor] = []
         self.room = True
+        self.free: dict[str, float] = {"CPU": 100.0}
+        self.started: list[PoolSpec] = []
+        self.refuses: str | None = None
+        self.breaks: str | None = None
         self.next: dict[str, Any] = {}
 
     def start(self, spec: PoolSpec, name: str) -> Actor:
+        if self.refuses == spec.id:
+            raise ValueError("Use the 'num_cpus' keyword instead of 'CPU' in 'resources'")
+        self.started.append(spec)
         self.all.append(Actor(name, **self.next))
         return self.all[-1]
 
     def find(self, prefix: str) -> dict[str, Actor]:
+        if self.breaks is not None and self.breaks.startswith(prefix):
+            raise RuntimeError("Ray's head is away")
         return {actor.name: actor for actor in self.all if actor.alive and actor.name.startswith(prefix)}
 
     def call(self, handle: Actor, method: str) -> tuple[Actor, str]:
@@ -67,8 +80,8 @@ class Actors:
     def kill(self, handle: Actor) -> None:
         handle.alive = False
 
-    def has_room(self, placement: PlacementConfig) -> bool:
-        return self.room
+    def has_room(self, placement: PlacementConfig, kept: Mapping[str, float]) -> bool:
+        return self.room and fits(placement, self.free, kept)
 
     @property
     def living(self) -> list[Actor]:
@@ -230,6 +243,53 @@ def test_any_other_error_is_tried_thrice(world: World) -> None:
     assert len(world.actors.all) == 3
 
 
+def test_what_ray_cannot_read_is_said(world: World) -> None:
+    world.actors.refuses = world.spec.id
+    world.join()
+    world.run(20)
+    assert world.view.failure == (
+        "teacher 'one': no replica comes up: ValueError: Use the 'num_cpus' keyword instead of 'CPU' in 'resources'"
+    )
+
+
+def test_a_new_student_is_a_reason_to_try_again(world: World) -> None:
+    world.actors.next = {"loaded": Outcome(error="RuntimeError: CUDA out of memory")}
+    world.join("a")
+    world.run(20)
+    assert world.view.failure is not None
+    world.actors.next = {}
+    assert world.join("b").failure is None
+    world.run(1)
+    assert world.serving == 1
+
+
+def test_the_trouble_of_one_pool_is_not_that_of_another(world: World) -> None:
+    broken = replace(world.spec, id="1" * 64)
+    world.actors.breaks = replica_prefix(broken.id)
+    world.supervisor.join(broken, "b", TTL_S)
+    world.join("a")
+    for _ in range(2):
+        world.now += 0.25
+        with contextlib.suppress(RuntimeError):
+            world.supervisor.tick()
+    assert world.serving == 1
+
+
+def test_replicas_are_started_as_the_newest_student_asks(world: World) -> None:
+    """The first one's files may be gone with it."""
+    world.join("a")
+    world.run(1)
+    world.want(timeout_s=7)
+    world.join("b")
+    world.supervisor.leave(world.spec.id, "a")
+    world.actors.all[0].alive = False
+    world.now += 1
+    for _ in range(4):
+        world.now += 0.25
+        world.supervisor.tick()
+    assert [spec.settings.timeout_s for spec in world.actors.started] == [60, 7]
+
+
 def test_one_that_dies_while_it_loads_is_tried_ten_times(world: World) -> None:
     world.actors.next = {"alive": False}
     world.join()
@@ -319,6 +379,20 @@ def test_it_does_not_grow_without_room_nor_for_idle_replicas(world: World) -> No
     assert len(world.actors.all) == 1
 
 
+def test_it_does_not_grow_into_the_room_of_students_to_come(world: World) -> None:
+    world.want(max_replicas=3)
+    training = world.spec.config.training.model_copy(update={"num_workers": 2})
+    world.spec = replace(world.spec, config=world.spec.config.model_copy(update={"training": training}))
+    world.actors.free = {"CPU": 2.0}
+    world.join()
+    world.run(10, waiting=0.9, busy=1.0)
+    assert world.serving == 1
+    world.join("one worker")
+    world.join("the other")
+    world.run(6, waiting=0.9, busy=1.0)
+    assert world.serving == 2
+
+
 def test_one_more_that_ray_cannot_place_is_withdrawn(world: World) -> None:
     world.want(min_replicas=1, max_replicas=2)
     world.join()
@@ -367,6 +441,18 @@ def test_after_a_restart_living_replicas_are_adopted(world: World) -> None:
     assert world.view.settled
     assert set(dict(world.view.replicas)) == before
     assert len(world.actors.all) == 2
+
+
+def test_a_restart_does_not_shrink_a_pool_that_had_grown(world: World) -> None:
+    world.want(min_replicas=1, max_replicas=3)
+    world.join()
+    world.run(20, waiting=0.9, busy=1.0)
+    assert world.serving == 3
+    world.restart()
+    world.join()
+    world.run(4, waiting=0.9, busy=1.0)
+    assert world.serving == 3
+    assert len(world.actors.all) == 3
 
 
 def test_a_replica_that_was_loading_at_the_restart_is_waited_for(world: World) -> None:
@@ -418,8 +504,8 @@ def test_stop_ends_everything_and_tells_those_who_hold_leases(world: World) -> N
     assert ended.teacher == "one"
     assert world.actors.living == []
     assert not world.supervisor.is_idle
-    assert world.renew() is None
-    view = world.join()
+    view = world.renew()
+    assert view is not None
     assert view.stopped
     assert "raydistill teachers --stop" in (view.failure or "")
     world.run(1, waiting=None)

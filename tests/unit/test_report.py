@@ -35,9 +35,10 @@ def report_of(make_config: Callable[..., Config], tiny_data: Data) -> Report:
         distilled: list[tuple[int, ...]],
         teachers: dict[str, tuple[int, ...]] | None = None,
         task: str = "bands",
+        **training: Any,
     ) -> dict[str, Any]:
         data = tiny_data[task]
-        config = make_config((task,), num_seeds=len(alone), training={"label_fraction": 0.5})
+        config = make_config((task,), num_seeds=len(alone), training={"label_fraction": 0.5, **training})
         results = [
             ArmResult(
                 arm=arm, seed=seed, test_logits={task: answers(data, wrong)}, num_labelled={task: 14},
@@ -115,6 +116,8 @@ def test_each_teacher_has_its_own_figures(report_of: Report) -> None:
     assert teacher["waited_s"] == pytest.approx(0.8)
     assert teacher["worst_gap_s"] == pytest.approx(1.3)
     assert teacher["waiting_share"] == pytest.approx(0.8 / 4.0)  # of the distilled students' training
+    by_two_workers = report_of([(), ()], [(), ()], num_workers=2)["teachers"]["it"]
+    assert by_two_workers["waiting_share"] == pytest.approx(0.8 / 8.0)  # both may wait at the same time
 
 
 @pytest.mark.parametrize(

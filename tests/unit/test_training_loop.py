@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,17 @@ import torch
 
 from raydistill.commands.students import make_student
 from raydistill.config.models import Config
+from raydistill.data.batch import ViewBatch
 from raydistill.data.dataset import TaskData
 from raydistill.errors import RaydistillError
-from raydistill.soft_labels.source import SoftTargetSource, total_cost
+from raydistill.soft_labels.source import Answer, Pending, SoftTargetSource, total_cost
 from raydistill.soft_labels.stream import LabelStream
 from raydistill.soft_labels.tables import RunTables
 from raydistill.student.model import Student
 from raydistill.teachers.labelling import LabelJob, training_views
 from raydistill.training.batches import plan_rows
 from raydistill.training.checkpoint import BEST, LATEST, TrainingState
+from raydistill.training.events import read_events
 from raydistill.training.loop import train_student
 from raydistill.training.meter import costs_of
 from raydistill.training.metrics_log import METRICS_FILE, read_metrics
@@ -137,9 +141,70 @@ def test_stopped_and_resumed_equals_uninterrupted_exactly(
     uninterrupted = train_student(whole, tiny_data)
     stopped_at(parts, tiny_data, 30)  # 20 is saved, 30 not yet
     resumed = train_student(parts, tiny_data)
-    assert (uninterrupted.resumed_at, resumed.resumed_at) == (0, 20)
+    assert [what for _, what in read_events(parts.folder)] == ["went on from step 20"]
+    assert read_events(whole.folder) == []
     assert_equal_states(resumed, uninterrupted)
     assert losses(parts) == losses(whole)
+
+
+class Rounding:
+    """A labeller whose answer depends a little on the batch that a row comes in, as a matrix product's does."""
+
+    way = "local"
+
+    def ask(self, teacher: str, views: ViewBatch) -> Pending:
+        classes = np.arange(len(tiny.LABELS[teacher.removeprefix("sure-")]))
+        logits = np.cos(views.sample_ids[:, None] + classes) + 0.1 * len(views)
+
+        class Call:
+            def result(self) -> Answer:
+                return Answer(logits.astype(np.float16), 0.0)
+
+        return Call()
+
+    def events(self) -> list[tuple[float, str]]:
+        return []
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+def filling(plan: TrainingPlan, data: Data, store: Path) -> TrainingPlan:
+    """The same, filling a store of its own while it trains."""
+    config = plan.config.model_copy(update={"store": plan.config.store.model_copy(update={"path": str(store)})})
+    taught = {
+        name: LabelJob(
+            name, name, teacher.task, data[teacher.task].train, len(tiny.LABELS[teacher.task]),
+            training_views(config.tasks[teacher.task]),
+        ).taught
+        for name, teacher in config.teachers.items()
+    }  # fmt: skip
+    return replace(
+        plan, open_source=lambda: LabelStream(config, config.teachers, Rounding(), RunTables(config, taught))
+    )
+
+
+def test_killed_while_it_fills_the_store_it_asks_in_the_same_batches_again(
+    plan_of: Callable[..., TrainingPlan], tiny_data: Data, tmp_path: Path
+) -> None:
+    store, left = tmp_path / "filled", tmp_path / "left"
+    whole = filling(plan_of("whole"), tiny_data, tmp_path / "other")
+    parts = filling(plan_of("parts"), tiny_data, store)
+    uninterrupted = train_student(whole, tiny_data)
+
+    def kill(line: dict[str, Any]) -> None:
+        if line.get("step") == 10 and "validation/retention" in line:
+            shutil.copytree(store, left)  # what a process that is killed now leaves behind
+        if line.get("step") == 20:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_student(parts, tiny_data, on_log=kill)
+    shutil.rmtree(store)
+    left.rename(store)
+    resumed = train_student(parts, tiny_data)
+    for key, weight in uninterrupted.model.items():
+        assert torch.equal(weight, resumed.model[key]), key
 
 
 def test_stopped_before_its_first_checkpoint_it_starts_over(

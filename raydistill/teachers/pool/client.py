@@ -73,7 +73,9 @@ class PoolClient:
             return new
 
     def close(self) -> None:
-        """Leave the pools. See `Labeller.close`."""
+        """Leave the pools; who still waits for an answer gets a `TeacherGone`. See `Labeller.close`."""
+        for link in list(self._links.values()):
+            link.close()
         if self._membership is not None:
             self._membership.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,7 +38,11 @@ class Launcher(Protocol):
     """Starts, asks and ends replicas."""
 
     def start(self, spec: PoolSpec, name: str) -> Any:
-        """A new replica's handle; Ray places it when there is room."""
+        """A new replica's handle; Ray places it when there is room.
+
+        Raises:
+            ValueError, TypeError: the placement, or the runtime environment, makes no sense to Ray.
+        """
         ...
 
     def find(self, prefix: str) -> dict[str, Any]:
@@ -56,8 +61,8 @@ class Launcher(Protocol):
         """End a replica's process."""
         ...
 
-    def has_room(self, placement: PlacementConfig) -> bool:
-        """Whether one more could be placed now."""
+    def has_room(self, placement: PlacementConfig, kept: Mapping[str, float]) -> bool:
+        """Whether one more could be placed now, and this much, by resource, still be free."""
         ...
 
 
@@ -106,9 +111,9 @@ class RayLauncher:
         """See `Launcher.kill`. A process that does not react is ended by Ray with SIGKILL some seconds later."""
         ray.kill(handle)
 
-    def has_room(self, placement: PlacementConfig) -> bool:
+    def has_room(self, placement: PlacementConfig, kept: Mapping[str, float]) -> bool:
         """See `Launcher.has_room`."""
-        return fits(placement, ray.available_resources())
+        return fits(placement, ray.available_resources(), kept)
 
 
 def death(error: RayError) -> str:

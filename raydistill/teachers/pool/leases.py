@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from raydistill.teachers.pool.messages import LeaseReport, LeaseStatus, PoolSpec
+from raydistill.teachers.pool.placement import asked
 
 
 @dataclass
@@ -50,6 +51,11 @@ class Leases:
         return over
 
     @property
+    def newest_spec(self) -> PoolSpec:
+        """Of the student that joined last among those that hold: its files are there."""
+        return list(self._leases.values())[-1].spec
+
+    @property
     def ids(self) -> tuple[str, ...]:
         """Of those that hold."""
         return tuple(self._leases)
@@ -64,6 +70,16 @@ class Leases:
         """The most that one of them allows."""
         most = [lease.spec.settings.max_replicas or lease.spec.settings.min_replicas for lease in self._leases.values()]
         return max(most, default=0)
+
+    @property
+    def to_come(self) -> dict[str, float]:
+        """By resource: what training workers will take of runs whose driver is the only one yet to hold a lease."""
+        configs = [lease.spec.config for lease in self._leases.values()]
+        amounts: dict[str, float] = {}
+        for training in [config.training for config in configs if configs.count(config) == 1]:
+            for resource, amount in asked(training.placement).items():
+                amounts[resource] = amounts.get(resource, 0.0) + amount * training.num_workers
+        return amounts
 
     @property
     def timeout_s(self) -> float:

@@ -50,6 +50,7 @@ class Link(Sender):
         """How its student gets on, since the last report."""
         with self._changed:
             self._notice_answers()
+            self._lose_who_hangs()
             queued_rows = sum(len(attempt.request.views) for attempt in self._under_way)
             queued_rows += sum(len(request.views) for request in self._unsent)
         waited_s, share = self._still.tell()
@@ -101,16 +102,22 @@ class Link(Sender):
     def _lose_patience(self, request: Request) -> None:
         with self._changed:
             self._notice_answers()
-            now, timeout_s = time.monotonic(), self.spec.settings.timeout_s
-            for attempt in list(request.attempts):
-                if attempt.stalled_s(now) > timeout_s:
-                    request.timeouts += 1
-                    if request.timeouts >= MAX_TIMEOUTS:
-                        self._end(request, error=TeacherGone(no_reply(self.spec, request.timeouts)))
-                    self.lose(attempt.member.name, f"no answer within {timeout_s:g} s", for_good=True, hung=True)
-            hedge_s = self._usual.hedge_s
+            self._lose_who_hangs()
+            now, hedge_s = time.monotonic(), self._usual.hedge_s
             if hedge_s is not None and len(request.attempts) == 1 and request.attempts[0].stalled_s(now) > hedge_s:
                 self._hedge(request, request.attempts[0].member, now, hedge_s)
+
+    def _lose_who_hangs(self) -> None:
+        """Replicas that owe an answer for too long, even where another one has given it by now."""
+        now, timeout_s = time.monotonic(), self.spec.settings.timeout_s
+        for attempt in list(self._under_way):
+            # The first that one owes is what it hangs at; with it go all others.
+            if attempt in self._under_way and attempt.hangs_s(now) > timeout_s:
+                request = attempt.request
+                request.timeouts += 1
+                if request.timeouts >= MAX_TIMEOUTS:
+                    self._end(request, error=TeacherGone(no_reply(self.spec, request.timeouts)))
+                self.lose(attempt.member.name, f"no answer within {timeout_s:g} s", for_good=True, hung=True)
 
     def _hedge(self, request: Request, slow: Member, now: float, hedge_s: float) -> None:
         """Ask a second one, if there is one that gets on better."""

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -21,6 +22,8 @@ RENEW_MOST_S, STARVING_S = 2.0, 0.1
 REPLY_S = 5.0
 # Silent for this long it is taken for dead, and made anew: the next one adopts all living replicas.
 SILENT_S, SILENT_WHILE_STARVING_S = 15.0, 5.0
+# Before its first word its process has to come up, on a loaded machine or with packages to install. Doubled each time.
+COMES_UP_S = 40.0
 LEAVE_S = 1.0
 
 
@@ -38,13 +41,15 @@ class Membership:
         self, links: Iterable[Link], holder: str, ttl_s: float, record: Callable[[str], None],
         hear: Callable[[PoolView], None],
     ) -> None:  # fmt: skip
-        self._links, self._ttl_s, self._record, self._hear = list(links), ttl_s, record, hear
-        self.lease_id = f"{holder}@{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+        self._ttl_s, self._record, self._hear = ttl_s, record, hear
+        student = f"{holder}@{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
+        # By lease: two teachers of one run may be the same, and share a pool.
+        self._links = {f"{student}/{link.spec.teacher}": link for link in links}
         self._joined: set[str] = set()
         self._stopped: set[str] = set()
-        self._suspects: list[tuple[str, str, bool]] = []
+        self._suspects: deque[tuple[str, str, bool]] = deque()
         self._supervisor: Any = None
-        self._heard = time.monotonic()
+        self._heard, self._answered, self._comes_up_s = time.monotonic(), False, COMES_UP_S
         self._wake, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="pool-membership", daemon=True)
         self._thread.start()
@@ -54,21 +59,17 @@ class Membership:
         self._suspects.append((pool_id, replica, hung))
         self._wake.set()
 
-    def wake(self) -> None:
-        """Somebody waits for news."""
-        self._wake.set()
-
     def close(self) -> None:
-        """Leave the pools; takes a second at most."""
+        """Leave the pools: at once, or in some seconds where the supervisor is silent."""
         if self._closing.is_set():
             return
         self._closing.set()
         self._wake.set()
-        self._thread.join(timeout=REPLY_S)
+        self._thread.join(timeout=REPLY_S + LEAVE_S)
         if self._supervisor is None or not ray.is_initialized():
             return
         try:
-            words = [self._supervisor.leave.remote(link.spec.id, self.lease_id) for link in self._links]
+            words = [self._supervisor.leave.remote(link.spec.id, lease_id) for lease_id, link in self._links.items()]
             ray.wait(words, num_returns=len(words), timeout=LEAVE_S)
         except RayError:
             pass  # the leases end by themselves
@@ -77,8 +78,6 @@ class Membership:
         while not self._closing.is_set() and ray.is_initialized():
             try:
                 self._speak()
-            except GetTimeoutError:
-                self._silent()
             except (RayError, RuntimeError, ValueError, OSError):  # the last three while it is being made
                 self._lost("was lost")
             self._wake.wait(STARVING_S if self._starving else min(RENEW_MOST_S, self._ttl_s / 4))
@@ -86,43 +85,58 @@ class Membership:
 
     @property
     def _starving(self) -> bool:
-        return any(not link.num_serving and link.spec.id not in self._stopped for link in self._links)
+        return any(not link.num_serving and lease_id not in self._stopped for lease_id, link in self._links.items())
 
     def _speak(self) -> None:
         if self._supervisor is None:
             self._supervisor = supervisor()
-        suspects, self._suspects = self._suspects, []
-        for suspect in suspects:
-            self._supervisor.suspect.remote(*suspect)
-        asked = [(link, self._question(link)) for link in self._links if link.spec.id not in self._stopped]
+        while self._suspects:
+            self._supervisor.suspect.remote(*self._suspects.popleft())
+        asked = {
+            lease_id: self._question(lease_id, link)
+            for lease_id, link in self._links.items()
+            if lease_id not in self._stopped
+        }
         unknown = False
-        for link, reference in asked:
+        for lease_id, reference in asked.items():
             if self._closing.is_set():
                 return
-            view: PoolView | None = ray.get(reference, timeout=REPLY_S)
-            if view is None:
-                unknown = True
-                self._joined.discard(link.spec.id)
-                self._wake.set()
-                continue
-            self._joined.add(link.spec.id)
-            if view.stopped:
-                self._stopped.add(link.spec.id)
-            link.update(view)
-            self._hear(view)
-        self._heard = time.monotonic()
+            try:
+                view: PoolView | None = ray.get(reference, timeout=REPLY_S)
+            except GetTimeoutError:
+                self._silent()
+                return
+            unknown |= view is None
+            self._take(lease_id, view)
+        self._heard, self._answered = time.monotonic(), True
         if unknown:
+            self._wake.set()
             self._record("the teachers' supervisor was restarted, or this run was silent for too long; it joins again")
 
-    def _question(self, link: Link) -> Any:
+    def _question(self, lease_id: str, link: Link) -> Any:
         """Its lease's renewal, or its beginning."""
-        if link.spec.id in self._joined:
-            return self._supervisor.renew.remote(link.spec.id, self.lease_id, link.report())
-        return self._supervisor.join.remote(link.spec, self.lease_id, self._ttl_s)
+        if lease_id in self._joined:
+            return self._supervisor.renew.remote(link.spec.id, lease_id, link.report())
+        return self._supervisor.join.remote(link.spec, lease_id, self._ttl_s)
+
+    def _take(self, lease_id: str, view: PoolView | None) -> None:
+        if view is None:
+            self._joined.discard(lease_id)
+            return
+        self._joined.add(lease_id)
+        if view.stopped:
+            self._stopped.add(lease_id)
+        self._links[lease_id].update(view)
+        self._hear(view)
 
     def _silent(self) -> None:
         silent_s = time.monotonic() - self._heard
-        if self._supervisor is not None and silent_s > (SILENT_WHILE_STARVING_S if self._starving else SILENT_S):
+        patience_s = SILENT_WHILE_STARVING_S if self._starving else SILENT_S
+        if not self._answered:
+            patience_s = self._comes_up_s
+        if silent_s > patience_s and not self._closing.is_set():
+            if not self._answered:
+                self._comes_up_s *= 2
             ray.kill(self._supervisor)
             self._lost(f"was silent for {silent_s:.0f} s")
 
@@ -130,5 +144,5 @@ class Membership:
         """Students go on with the replicas that they know; the next supervisor adopts those."""
         if self._joined:
             self._record(f"the teachers' supervisor {how}; a new one takes over")
-        self._supervisor, self._heard = None, time.monotonic()
+        self._supervisor, self._heard, self._answered = None, time.monotonic(), False
         self._joined.clear()

@@ -60,7 +60,8 @@ class ReplicaStats:
     """A replica's sign of life.
 
     Attributes:
-        rows, requests: answered so far.
+        rows: answered so far.
+        requests: ended so far, with an answer or an error.
         busy_s: seconds that it computed.
         idle_s: seconds since it last had something to do; 0 while it computes.
     """
@@ -90,9 +91,9 @@ class PoolView:
     """A pool as its students see it.
 
     Attributes:
-        version: grows with each change of the membership.
         settled: False just after the supervisor's own restart, while it still looks for living replicas.
         replicas: (name, handle) of those that serve.
+        ended: by name: requests that they are done with, whoever asked. One that grows does not hang.
         lost: names of the latest that are dead: what they still owe will never come.
         starting: replicas that load.
         unplaced: replicas that Ray has found no room for yet.
@@ -103,9 +104,9 @@ class PoolView:
         stopped: ended on purpose: do not join again.
     """
 
-    version: int
     settled: bool
     replicas: tuple[tuple[str, Any], ...]
+    ended: dict[str, int]
     lost: tuple[str, ...]
     starting: int
     unplaced: int

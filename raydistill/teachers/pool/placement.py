@@ -43,9 +43,12 @@ def asked(placement: PlacementConfig) -> dict[str, float]:
     return {resource: amount for resource, amount in amounts.items() if amount}
 
 
-def fits(placement: PlacementConfig, free: Mapping[str, float]) -> bool:
-    """Whether the cluster as a whole has this much free. A node may still lack it: then the replica waits."""
-    return all(free.get(resource, 0.0) + 1e-9 >= amount for resource, amount in asked(placement).items())
+def fits(placement: PlacementConfig, free: Mapping[str, float], kept: Mapping[str, float]) -> bool:
+    """Whether the cluster has this much free, and `kept` besides. A single node may lack it: then the replica waits."""
+    return all(
+        free.get(resource, 0.0) + 1e-9 >= amount + kept.get(resource, 0.0)
+        for resource, amount in asked(placement).items()
+    )
 
 
 def describe(placement: PlacementConfig) -> str:

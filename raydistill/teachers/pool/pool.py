@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from raydistill.config.models import PlacementConfig
+from raydistill.errors import first_line
 from raydistill.teachers.pool import placement
 from raydistill.teachers.pool.canary import Canary
 from raydistill.teachers.pool.launcher import Launcher, Outcome
@@ -40,7 +42,6 @@ class Pool:
         self.replicas: dict[str, Replica] = {}
         self._launcher, self._wall, self._scaler = launcher, wall, Scaler(rules)
         self._target = 0
-        self._version = 0
         self._searched = self._settled = False
         self._canary = Canary()
         self._lost: deque[str] = deque(maxlen=64)
@@ -48,6 +49,12 @@ class Pool:
         self._unreplaced: deque[float] = deque()
         self._not_before = self._grow_from = now
         self._deaths = self._errors = 0
+
+    def join(self, lease_id: str, spec: PoolSpec, ttl_s: float, now: float) -> None:
+        """A student begins its lease, or goes on with it. A new one is a reason to try again where none came up."""
+        if lease_id not in self.leases.ids:
+            self.failure, self._deaths, self._errors = None, 0, 0
+        self.leases.join(lease_id, spec, ttl_s, now)
 
     def tick(self, now: float) -> None:
         """Look at every replica, and do what is to be done."""
@@ -74,19 +81,18 @@ class Pool:
         for replica in self.replicas.values():
             self._launcher.kill(replica.handle)
         self.replicas.clear()
-        self._version += 1
 
     def view(self) -> PoolView:
         """For the students."""
         states = [replica.state for replica in self.replicas.values()]
         return PoolView(
-            version=self._version,
             settled=self._settled,
             replicas=tuple((key, each.handle) for key, each in self.replicas.items() if each.state == "serving"),
+            ended={key: each.stats.requests for key, each in self.replicas.items() if each.stats},
             lost=tuple(self._lost),
             starting=states.count("loading"),
             unplaced=states.count("starting"),
-            asks=placement.describe(self.spec.settings.placement),
+            asks=placement.describe(self._asks),
             description=self._canary.description,
             failure=self.failure,
             events=tuple(self._events),
@@ -109,12 +115,18 @@ class Pool:
             failure=self.failure,
         )
 
+    @property
+    def _asks(self) -> PlacementConfig:
+        """What the next replica takes."""
+        return self.leases.newest_spec.settings.placement
+
     def _adopt(self, now: float) -> None:
         """Once: take over what an earlier supervisor left."""
         for name, handle in self._launcher.find(replica_prefix(self.spec.id)).items():
             replica = Replica(name, handle, now)
             replica.described = self._launcher.call(handle, "describe")
             self.replicas[name] = replica
+        self._target = len(self.replicas)  # they were wanted a moment ago
         self._searched, self._settled = True, not self.replicas
 
     def _look_after(self, replica: Replica, now: float) -> None:
@@ -164,7 +176,6 @@ class Pool:
             return
         replica.state, self.failure = "serving", None
         self._deaths = self._errors = 0
-        self._version += 1
         if self._unreplaced:
             after_s = now - self._unreplaced.popleft()
             self._record(f"replica {short(replica.name)} serves in the lost one's place, {after_s:.1f} s later")
@@ -202,7 +213,6 @@ class Pool:
         self._launcher.kill(replica.handle)
         self.replicas.pop(replica.name, None)
         self._lost.append(replica.name)
-        self._version += 1
 
     def _scale(self, now: float) -> None:
         least, most = self.leases.min_replicas, self.leases.max_replicas
@@ -222,7 +232,8 @@ class Pool:
             return
         busy = sum(each.busy for each in serving) / len(serving)
         step = self._scaler.decide(now, len(serving), least, most, self.leases.waiting, busy)
-        if step > 0 and (now < self._grow_from or not self._launcher.has_room(self.spec.settings.placement)):
+        # Students that are still to come find their room taken otherwise, until replicas have idled for a while.
+        if step > 0 and (now < self._grow_from or not self._launcher.has_room(self._asks, self.leases.to_come)):
             step = 0
         if step:
             why = "students wait" if step > 0 else "they idle"
@@ -231,7 +242,6 @@ class Pool:
         surplus = sorted(serving, key=lambda each: each.busy)[: max(0, len(serving) - self._target)]
         for replica in surplus:
             replica.state, replica.drained = "draining", now
-            self._version += 1
 
     def _fill(self, now: float) -> None:
         """Start what is missing, end what has drained."""
@@ -245,7 +255,12 @@ class Pool:
             return
         for _ in range(self._target - alive):
             name = new_replica_name(self.spec.id)
-            replica = Replica(name, self._launcher.start(self.spec, name), now)
+            try:
+                handle = self._launcher.start(self.leases.newest_spec, name)
+            except (ValueError, TypeError) as error:  # Ray cannot read what is asked of it
+                self._try_again(now, Outcome(error=first_line(error)))
+                return
+            replica = Replica(name, handle, now)
             replica.load = self._launcher.call(replica.handle, "load")
             replica.pinged(self._launcher.call(replica.handle, "ping"), now)
             self.replicas[name] = replica

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import warnings
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,7 +109,6 @@ class TeacherReplica:
             self._done()
         with self._count:
             self._rows += len(views)
-            self._requests += 1
             self._busy_s += busy_s
         self._metrics.answered(len(views), time.perf_counter() - began)
         return logits, busy_s
@@ -149,6 +149,7 @@ class TeacherReplica:
     def _done(self) -> None:
         with self._count:
             self._under_way -= 1
+            self._requests += 1
             self._asked = time.monotonic()
 
     def _limit_threads(self) -> None:
@@ -168,9 +169,15 @@ class TeacherReplica:
 
 def replica_actor(spec: PoolSpec) -> Any:
     """The Ray actor class for a pool's replicas."""
+    return _actor_class(merges=spec.settings.max_batch_size is not None)
+
+
+# Made once: Ray keeps a copy of every actor class that it is given, for as long as the cluster lives.
+@cache
+def _actor_class(merges: bool) -> Any:
     # max_restarts=0: the supervisor replaces what died, without Ray's pause.
     options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0}
-    if spec.settings.max_batch_size is not None:
+    if merges:
         options["max_concurrency"] = MERGED_REQUESTS
     remote: Any = ray.remote
     return remote(concurrency_groups={CONTROL: 1}, **options)(TeacherReplica)

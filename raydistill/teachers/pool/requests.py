@@ -17,12 +17,15 @@ class Member:
     Attributes:
         outstanding: rows that it still owes this student.
         heard: when it last answered this student; seconds of a steady clock.
+        ended, got_on: requests that it was done with, this student's and others', and when that number last grew.
     """
 
     name: str
     handle: Any
     outstanding: int = 0
     heard: float = 0.0
+    ended: int = 0
+    got_on: float = 0.0
 
 
 @dataclass(eq=False)
@@ -37,6 +40,10 @@ class Attempt:
     def stalled_s(self, now: float) -> float:
         """Seconds that the replica has had this request while nothing came of it, nor of what was before it."""
         return now - max(self.sent, self.member.heard)
+
+    def hangs_s(self, now: float) -> float:
+        """Seconds that the replica got nothing done, for other students neither: they may be first in its queue."""
+        return now - max(self.sent, self.member.heard, self.member.got_on)
 
 
 @dataclass(eq=False)

@@ -40,8 +40,9 @@ class Sender:
         self._members: dict[str, Member] = {}
         self._under_way: dict[Attempt, None] = {}
         self._unsent: dict[Request, None] = {}
-        self._dead: set[str] = set()
+        self._dead: dict[str, bool] = {}  # whether it hung
         self._none_since: float | None = time.monotonic()
+        self._closed = False
         self._usual = UsualAnswer(spec.settings.hedge_s)
         self._metrics = StudentMetrics(spec.teacher)
 
@@ -62,18 +63,32 @@ class Sender:
             if view.settled:
                 self._members = {name: each for name, each in self._members.items() if name in serving}
             for name, handle in serving.items():
-                if name not in self._members and name not in self._dead:
+                if name in self._dead:
+                    self._suspect(name, self._dead[name])  # the supervisor did not hear, or is a new one
+                elif name not in self._members:
                     self._members[name] = Member(name, handle)
+            self._watch(view.ended)
             self._count_members()
             for request in list(self._unsent):
                 self._send(request)
             self._changed.notify_all()
 
+    def close(self) -> None:
+        """Nobody waits for an answer any more, nor will: whoever does is told."""
+        with self._changed:
+            self._closed = True
+            for request in [attempt.request for attempt in self._under_way] + list(self._unsent):
+                self._end(request, error=self._left())
+            self._changed.notify_all()
+
+    def _left(self) -> TeacherGone:
+        return TeacherGone(f"teacher {self.spec.teacher!r}: this run has left its pool")
+
     def lose(self, name: str, why: str, for_good: bool, hung: bool = False, tell: bool = True) -> None:
         """Ask a replica no more."""
         with self._changed:
             if for_good:
-                self._dead.add(name)
+                self._dead[name] = hung
             known = self._members.pop(name, None)
             owed = [attempt for attempt in self._under_way if attempt.member.name == name]
             if tell and (known or owed):
@@ -92,7 +107,16 @@ class Sender:
                 self._send_again(request)
             self._changed.notify_all()
 
+    def _watch(self, ended: dict[str, int]) -> None:
+        """Who gets on with what it was asked, by whomever."""
+        for name, member in self._members.items():
+            if ended.get(name, 0) != member.ended:
+                member.ended, member.got_on = ended.get(name, 0), time.monotonic()
+
     def _send(self, request: Request) -> None:
+        if self._closed:
+            self._end(request, error=self._left())
+            return
         if not self._members:
             self._unsent[request] = None
             return

@@ -40,7 +40,7 @@ class Supervisor:
         self._pools: dict[str, Pool] = {}
         self._lock = threading.RLock()
         self._wake = threading.Event()
-        self._stopped: dict[tuple[str, str], float] = {}
+        self._stopped: dict[tuple[str, str], tuple[float, PoolSpec]] = {}
         self._used = clock()
         self._seen: dict[str, float] = {}
         self._next_search = 0.0
@@ -48,22 +48,22 @@ class Supervisor:
     def join(self, spec: PoolSpec, lease_id: str, ttl_s: float) -> PoolView:
         """Begin (or go on with) a lease of `ttl_s` seconds; the pool is made where it is not there."""
         with self._lock:
-            if self._stopped.pop((spec.id, lease_id), None) is not None:
-                return _stopped_view(spec)
+            if (stopped := self._stop_word(spec.id, lease_id)) is not None:
+                return stopped
             now = self._used = self._clock()
             pool = self._pools.get(spec.id)
             if pool is None:
                 pool = self._pools[spec.id] = Pool(spec, self._launcher, now, self._wall, self._rules)
                 self._wake.set()
-            pool.leases.join(lease_id, spec, ttl_s, now)
+            pool.join(lease_id, spec, ttl_s, now)
             return pool.view()
 
     def renew(self, pool_id: str, lease_id: str, report: LeaseReport) -> PoolView | None:
-        """Go on with a lease; None: it is not known here (any more), so join again."""
+        """Go on with a lease; None: it is not known here (any more), so join again, unless the view says `stopped`."""
         with self._lock:
             pool = self._pools.get(pool_id)
             if pool is None or not pool.leases.renew(lease_id, report, self._clock()):
-                return None
+                return self._stop_word(pool_id, lease_id)
             return pool.view()
 
     def leave(self, pool_id: str, lease_id: str) -> None:
@@ -93,7 +93,7 @@ class Supervisor:
             ended = [pool for key, pool in self._pools.items() if pool_id in (None, key)]
             told = [pool.status(now) for pool in ended]
             for pool in ended:
-                self._stopped.update({(pool.spec.id, lease_id): now for lease_id in pool.leases.ids})
+                self._stopped |= {(pool.spec.id, lease_id): (now, pool.spec) for lease_id in pool.leases.ids}
                 pool.free()
                 del self._pools[pool.spec.id]
             if pool_id is None:
@@ -109,10 +109,13 @@ class Supervisor:
                     log.warning("lease %s of %s expired", lease_id, pool.spec.teacher)
             self._free_unused()
             for pool in self._pools.values():
-                pool.tick(now)
+                try:
+                    pool.tick(now)
+                except Exception:  # of one pool; the others need their supervisor
+                    log.exception("the pool of %s", pool.spec.teacher)
             if self._pools:
                 self._used = now
-            self._stopped = {key: at for key, at in self._stopped.items() if now - at < STOPPED_S}
+            self._stopped = {key: told for key, told in self._stopped.items() if now - told[0] < STOPPED_S}
             if now >= self._next_search:
                 self._next_search = now + 10.0
                 self._end_orphans(now)
@@ -123,6 +126,11 @@ class Supervisor:
         with self._lock:
             needed = self._pools or self._seen or self._stopped
             return not needed and self._clock() - self._used >= IDLE_END_S
+
+    def _stop_word(self, pool_id: str, lease_id: str) -> PoolView | None:
+        """What those hear whose pool was ended on purpose; once."""
+        stopped = self._stopped.pop((pool_id, lease_id), None)
+        return None if stopped is None else _stopped_view(stopped[1])
 
     def _free_unused(self) -> None:
         for key in [key for key, pool in self._pools.items() if not len(pool.leases)]:
@@ -153,8 +161,7 @@ class SupervisorActor(Supervisor):
         while not self.is_idle:
             try:
                 self.tick()
-            except Exception:
-                # One pool's trouble must not leave all others without a supervisor.
+            except Exception:  # Ray's own head may be away for a moment
                 log.exception("a tick of the supervisor failed")
             self._wake.wait(TICK_S)
             self._wake.clear()
@@ -164,4 +171,4 @@ class SupervisorActor(Supervisor):
 
 def _stopped_view(spec: PoolSpec) -> PoolView:
     failure = f"teacher {spec.teacher!r}: {STOPPED}"
-    return PoolView(0, True, (), (), 0, 0, "", None, failure, (), stopped=True)
+    return PoolView(True, (), {}, (), 0, 0, "", None, failure, (), stopped=True)
