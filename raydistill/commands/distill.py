@@ -14,7 +14,7 @@ import torch
 from raydistill.commands.cluster import cluster, needs_ray, preflight
 from raydistill.commands.experts import Experts, experts
 from raydistill.commands.labels import Labels, collect_labels, training_jobs
-from raydistill.commands.preparing import as_config, load_data
+from raydistill.commands.preparing import as_config, check_store, load_data
 from raydistill.commands.progress import Progress
 from raydistill.commands.report import draw
 from raydistill.commands.run_folder import RunFolder, open_run, write_atomically
@@ -78,6 +78,7 @@ def distill(
     """
     config = as_config(config, overrides)
     check_complete(config)
+    check_store(config)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(open_run(config, out, again))
         progress = stack.enter_context(Progress(folder.log))

@@ -12,7 +12,7 @@ import numpy as np
 from raydistill.commands.cluster import cluster, how_many_fit, preflight_label
 from raydistill.commands.experts import experts
 from raydistill.commands.labels import Labels, collect_labels, label_job
-from raydistill.commands.preparing import as_config, load_data
+from raydistill.commands.preparing import as_config, check_store, load_data
 from raydistill.commands.progress import Progress
 from raydistill.commands.run_folder import run_path
 from raydistill.commands.teach import teach_missing
@@ -38,6 +38,7 @@ def label(
     """
     config = as_config(config, overrides)
     check_complete(config)
+    check_store(config)
     with Progress(run_path(config, out).expanduser().absolute() / "log.txt") as progress:
         if config.distill.soft_labels == "local":
             labels = _in_this_process(config, progress)

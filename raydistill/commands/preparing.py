@@ -11,6 +11,7 @@ from raydistill.config.loader import load_config
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData, load_task_data
 from raydistill.errors import ConfigError
+from raydistill.soft_labels.store import open_store
 from raydistill.teachers.checkpoints import HUB
 
 
@@ -43,6 +44,15 @@ def _with_absolute_paths(config: Config) -> Config:
 
 def _absolute(path: str) -> str:
     return path if path.startswith("~") else str(Path(path).absolute())
+
+
+def check_store(config: Config) -> None:
+    """Before anything long begins.
+
+    Raises:
+        ConfigError, SoftLabelError: `store.path` is of no use, or cannot be reached.
+    """
+    open_store(config)
 
 
 def cache_folder(config: Config) -> Path:

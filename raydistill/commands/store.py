@@ -15,6 +15,7 @@ from rich.table import Table
 
 from raydistill.config.models import Config
 from raydistill.errors import ConfigError
+from raydistill.soft_labels.index import INDEX
 from raydistill.soft_labels.store import Damage, LabelStore, TableInfo, open_store
 
 Source = Config | str | Path | Mapping[str, Any] | None
@@ -51,7 +52,8 @@ def verify_store(source: Source = None, overrides: Iterable[str] = ()) -> list[D
     store, console = _store(source, overrides), _console()
     found = store.verify()
     for damage in found:
-        _say(console, f"{_words(damage.about)} {damage.table}/{damage.file}: {damage.problem}; its rows are made again")
+        then = "" if damage.file == INDEX else "; its rows are made again"  # a newer version's index stays
+        _say(console, f"{_words(damage.about)} {damage.table}/{damage.file}: {damage.problem}{then}")
     _say(console, f"{len(found)} damaged files in {store.folder}" if found else f"{store.folder} is sound")
     return found
 

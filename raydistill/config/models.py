@@ -198,7 +198,9 @@ class DistillConfig(Frozen):
 class StoreConfig(Frozen):
     """Where teachers' answers are kept, and how closely."""
 
-    path: str | None = Field(None, description="folder or fsspec URL (s3://…); default: soft_labels in cache_dir")
+    path: str | None = Field(
+        None, min_length=1, description="folder or fsspec URL (s3://…); default: soft_labels in cache_dir"
+    )
     top_k: PositiveInt | dict[str, PositiveInt] | None = Field(
         None, description="logits kept of a row, or by task; default: all up to 1,024 classes, above the best 32"
     )

@@ -138,7 +138,12 @@ def _soft_labels(report: dict[str, Any]) -> str:
 def _events(report: dict[str, Any]) -> str:
     if not report["events"]:
         return '<p class="muted">Nothing happened that should not have.</p>'
-    return _table(["at", "what"], [[f"{event['at_s']:.0f} s", escape(event["what"])] for event in report["events"]])
+    return _table(["at", "what"], [[_when(event["at_s"]), escape(event["what"])] for event in report["events"]])
+
+
+def _when(at_s: float) -> str:
+    """An earlier process of a run that was stopped and went on has its events before this one's start."""
+    return f"{at_s:.0f} s" if at_s >= 0 else f"{-at_s:.0f} s before this process began"
 
 
 def _table(heads: list[str], rows: Iterable[list[str]], numbers: frozenset[int] = frozenset()) -> str:

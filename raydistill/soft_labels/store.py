@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
@@ -154,8 +155,8 @@ class LabelStore:
         for folder in self.folder.glob("*/") if self.folder.is_dir() else ():
             if folder.name.startswith(REMOVED):  # a pruning was killed
                 shutil.rmtree(folder, ignore_errors=True)
-            elif (folder / LOCK).exists() and not (folder / INDEX).exists():  # a run claimed and never wrote
-                self._remove(folder)
+            elif _is_ours(folder) and (folder / LOCK).exists() and not (folder / INDEX).exists():
+                self._remove(folder)  # a run claimed and never wrote
         return removed
 
     def _remove(self, folder: Path) -> bool:
@@ -177,7 +178,12 @@ class LabelStore:
             folders = sorted(index.parent for index in self.folder.glob(f"*/{INDEX}"))
         except OSError:
             return []
-        return [folder for folder in folders if not folder.name.startswith(REMOVED)]
+        return [folder for folder in folders if _is_ours(folder)]
+
+
+def _is_ours(folder: Path) -> bool:
+    """A table's folder has a digest for a name. Other things may lie beside it, and are none of our business."""
+    return re.fullmatch(r"[0-9a-f]{24}", folder.name) is not None
 
 
 def open_store(config: Config, report: Callable[[str], None] = log) -> LabelStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,13 +59,16 @@ class RunTables:
         if (teacher, view) not in self._open:
             self._store = self._store or open_store(self.config, report)
             taught = self.taught[teacher]
-            self._open[teacher, view] = self._store.table(
+            table = self._store.table(
                 LabelKey(taught.fingerprint, taught.split_fingerprint, view),
                 taught.num_rows,
                 taught.num_classes,
                 self.config.store.top_k_of(taught.task),
                 {"teacher": teacher, "task": taught.task, "split": taught.split},
             )
+            if not os.access(self._store.folder, os.W_OK):
+                table.check()  # where nothing can be dropped for good, everyone finds damage for himself
+            self._open[teacher, view] = table
         return self._open[teacher, view]
 
     def complete(self, report: Callable[[str], None]) -> bool:

@@ -10,6 +10,7 @@ import torch
 
 from raydistill.config.models import Config
 from raydistill.data.batch import ViewBatch
+from raydistill.errors import RaydistillError, TeacherError, first_line
 from raydistill.soft_labels.source import Answer, Pending
 from raydistill.teachers.teacher import Teacher, load_teacher
 
@@ -20,9 +21,18 @@ class _Call:
     views: ViewBatch
 
     def result(self) -> Answer:
-        """Computed now: on one device nothing is won by computing ahead."""
+        """Computed now: on one device nothing is won by computing ahead.
+
+        Raises:
+            TeacherError: whatever the model itself raises.
+        """
         began = time.perf_counter()
-        logits = self.teacher.logits(self.views)
+        try:
+            logits = self.teacher.logits(self.views)
+        except RaydistillError:
+            raise
+        except Exception as error:
+            raise TeacherError(f"teacher {self.teacher.name!r} failed: {first_line(error)}") from error
         return Answer(logits, time.perf_counter() - began)
 
 

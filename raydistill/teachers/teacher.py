@@ -39,12 +39,17 @@ class Teacher:
         """Raw logits, float16 [batch, num_classes], in the task's label order.
 
         Raises:
-            TeacherError: one of them is not a number.
+            TeacherError: one of them is not a number, or they are not a row of all classes for each view.
         """
         device = next(self.network.module.parameters()).device
         prepared = {key: value.to(device) for key, value in self.network.prepare(views).items()}
         with autocast(device, self.bf16):
             logits = self.network.logits(prepared).float().cpu().numpy()
+        if logits.ndim != 2 or len(logits) != len(views) or logits.shape[1] <= self.columns.max():
+            raise TeacherError(
+                f"teacher {self.name!r}: its logits are {list(logits.shape)} for {len(views)} rows and "
+                f"{len(self.columns)} classes; check teachers.{self.name}.model and options"
+            )
         # NaN means "did not speak" further on: a broken teacher must not pass for a silent one.
         if np.isnan(logits).any():
             raise TeacherError(

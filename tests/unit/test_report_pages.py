@@ -96,6 +96,11 @@ def test_the_page_holds_every_task_number_event_and_the_config() -> None:
         assert part in words, part
 
 
+def test_what_befell_an_earlier_process_of_the_run_is_told_as_earlier() -> None:
+    words = Page(render_html(report(events=[{"at_s": -60.0, "what": "bert was lost"}]), "")).words
+    assert "60 s before this process began" in words
+
+
 def test_without_events_the_page_says_so() -> None:
     assert "Nothing happened" in Page(render_html(report(), "")).words
 

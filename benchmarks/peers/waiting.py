@@ -1,0 +1,99 @@
+"""A teacher that waits instead of computing, behind the real replica, supervisor and client."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+import raydistill
+from raydistill.config.models import Config
+from raydistill.data.batch import ViewBatch
+from raydistill.teachers.pool.canary import canary_views
+from raydistill.teachers.pool.client import PoolClient
+from raydistill.teachers.pool.finding import THREADS
+from raydistill.teachers.pool.launcher import RayLauncher
+from raydistill.teachers.pool.messages import Loaded, PoolSpec
+from raydistill.teachers.pool.names import SUPERVISOR
+from raydistill.teachers.pool.placement import placement_options, shared_actor
+from raydistill.teachers.pool.replica import CONTROL, TeacherReplica
+from raydistill.teachers.pool.supervisor import SupervisorActor
+
+TASK, TEACHER, SIDE, NUM_CLASSES = "pictures", "waiting", 28, 10
+STARTED_WITHIN_S = 180.0
+
+
+class WaitingTeacher:
+    """Answers zeros after a while. No torch: a process with it takes four times as much memory."""
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+
+    def logits(self, views: ViewBatch) -> NDArray[np.float16]:
+        time.sleep(self._wait_s)
+        return np.zeros((len(views), NUM_CLASSES), np.float16)
+
+
+class WaitingReplica(TeacherReplica):
+    def _load(self) -> Loaded:
+        teacher: Any = WaitingTeacher(self._spec.settings.options["wait_s"])
+        self._teacher = teacher
+        return Loaded({"fingerprint": TEACHER, "pid": os.getpid()}, teacher.logits(self._spec.canary))
+
+
+class WaitingLauncher(RayLauncher):
+    def start(self, spec: PoolSpec, name: str) -> Any:
+        replica: Any = ray.remote(concurrency_groups={CONTROL: 1}, max_restarts=0, max_task_retries=0)(WaitingReplica)
+        return replica.options(**shared_actor(name), **placement_options(spec.settings.placement)).remote(spec)
+
+
+class WaitingSupervisor(SupervisorActor):
+    def __init__(self) -> None:
+        super().__init__()
+        self._launcher = WaitingLauncher()
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+def start_supervisor() -> Any:
+    """Who comes first makes it: all others find this one by its name."""
+    actor: Any = ray.remote(WaitingSupervisor)
+    return actor.options(**shared_actor(SUPERVISOR), num_cpus=0, max_concurrency=THREADS).remote()
+
+
+def waiting_config(wait_s: float, replicas: int) -> Config:
+    data = {"source": "disk", "path": "-", "image_size": SIDE, "grayscale": True}
+    teacher = {
+        "task": TASK, "loader": "python", "model": "none", "options": {"wait_s": wait_s},
+        "placement": {"num_cpus": 0}, "min_replicas": replicas,
+    }  # fmt: skip
+    return raydistill.load_config(
+        {"name": "scale-out", "tasks": {TASK: {"domain": "vision", "data": data}}, "teachers": {TEACHER: teacher},
+         "ray": {"num_cpus": os.cpu_count() or 1}}
+    )  # fmt: skip
+
+
+def joined(config: Config, replicas: int) -> PoolClient:
+    """A client of the one pool that wants so many replicas, once they serve."""
+    labels = tuple(str(number) for number in range(NUM_CLASSES))
+    spec = PoolSpec("0" * 64, TEACHER, config, labels, canary_views(config.tasks[TASK]), tuple(sys.path))
+    client = PoolClient({TEACHER: spec})
+    deadline = time.monotonic() + STARTED_WITHIN_S
+    while client.link(TEACHER).num_serving < replicas:
+        if time.monotonic() > deadline:
+            serving = client.link(TEACHER).num_serving
+            sys.exit(f"{serving} of {replicas} replicas serve after {STARTED_WITHIN_S:.0f} s; try a smaller --most")
+        time.sleep(0.05)
+    return client
+
+
+def request(num_rows: int) -> ViewBatch:
+    """Black pictures."""
+    pixels = np.zeros((num_rows, SIDE, SIDE, 1), np.uint8)
+    return ViewBatch("vision", pixels, np.full(num_rows, -1, np.int64), np.arange(num_rows, dtype=np.int64), 0)
