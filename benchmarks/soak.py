@@ -3,8 +3,8 @@
 Threads of this process and processes of their own join one pool of teachers, fill and read one store, and leave, or
 are killed; replicas are killed now and then. Every two minutes all leave, and the pool has to end. Recorded: MiB of the
 supervisor, of this process and of Ray's own processes (what is theirs alone) and of everything together (PSS); threads
-and open files of this process; actors; files in the store. Growth is measured between the moments in which nobody is
-there.
+and open files of this process; actors; files in the store. Growth is measured over the moments in which nobody is
+there, the first third of them left out: Ray fills its caches then.
 
     python benchmarks/soak.py [--minutes 30] [--students 3] [--every 30] [--records FILE]
 """
@@ -183,8 +183,9 @@ def left_over() -> list[str]:
 
 
 def growth(records: list[Record], name: str) -> float:
-    """Least squares, an hour, between the moments in which nobody is there; the first of them is the warm-up's end."""
-    gone = [each for each in records if each["gone"]][1:]
+    """Least squares, an hour, over the moments in which nobody is there; the first third of them is the warm-up."""
+    gone = [each for each in records if each["gone"]]
+    gone = gone[-(-len(gone) // 3) :]
     if len(gone) < 3:
         return float("nan")
     slope, _ = np.polyfit([each["minutes"] / 60 for each in gone], [each[name] for each in gone], 1)
