@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from raydistill.soft_labels.store import LabelTable
 from raydistill.teachers.labelling import missing_batches
 from raydistill.teachers.pool.placement import placement_options
 
+END_S = 10.0  # until a pipeline that failed has ended
 BATCHES_PER_BLOCK = 8  # small blocks keep all actors busy to the end
 LOAD_LEAST_S = 60.0  # a process that imports its libraries is not a teacher that hangs
 Columns = dict[str, Any]
@@ -179,6 +181,12 @@ def _batches(name: str, labelled: Any) -> Iterator[Columns]:
         yield from labelled.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
     except RayError as error:
         raise _own_error(name, error) from error
+    finally:
+        # Ray Data ends its pipeline in a thread of its own, which must not find that Ray has been shut down meanwhile:
+        # Ray would end the process before the user has read why.
+        for thread in threading.enumerate():
+            if thread.name.startswith("StreamingExecutor"):
+                thread.join(timeout=END_S)
 
 
 def _own_error(name: str, error: BaseException) -> RaydistillError:
