@@ -155,8 +155,8 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     for _ in range(options.rounds):
         batches = generator.integers(0, options.rows, (options.batches // 10, BATCH))
         for way in cold:
-            table = None  # type: ignore[assignment]
-            raw.rows = None  # type: ignore[assignment]
+            table = None
+            raw.rows = None
             forget(folder)
             raw.open()
             table = opened()

@@ -140,9 +140,9 @@ def verify(config: StoreOf = None, overrides: Overrides = None) -> None:
 
 @store.command()
 def prune(
+    size: Annotated[str, typer.Option(help="what may stay, such as 10GB")],
     config: StoreOf = None,
     overrides: Overrides = None,
-    size: Annotated[str, typer.Option(help="what may stay, such as 10GB")] = ...,  # type: ignore[assignment]
 ) -> None:
     """Remove tables, the least recently used first, until the rest fits a size."""
     raydistill.prune_store(config, overrides or (), size=size)

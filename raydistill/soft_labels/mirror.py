@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 
 from raydistill.atomic import replacing
 from raydistill.errors import ConfigError, SoftLabelError, first_line
