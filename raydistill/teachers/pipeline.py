@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from raydistill.soft_labels.store import LabelTable
 from raydistill.teachers.labelling import missing_batches
 from raydistill.teachers.pool.placement import placement_options
 
-END_S = 10.0  # until a pipeline that failed has ended
 BATCHES_PER_BLOCK = 8  # small blocks keep all actors busy to the end
 LOAD_LEAST_S = 60.0  # a process that imports its libraries is not a teacher that hangs
 Columns = dict[str, Any]
@@ -161,19 +160,22 @@ def stream_labels(
         **options,
     )
     cost = TeacherCost()
-    for answered in _batches(name, labelled):
-        errors = answered["error"][answered["error"] != ""]
-        if len(errors):
-            raise TeacherError(str(errors[0]))
-        for split, view in {(int(s), int(v)) for s, v in zip(answered["split"], answered["view"], strict=True)}:
-            here = (answered["split"] == split) & (answered["view"] == view)
-            tables[split, view].write(answered["row"][here], answered["logits"][here])
-        cost += TeacherCost(samples=len(answered["row"]), busy_s=float(answered["busy_s"].sum()))
-        on_written(cost.samples, of)
+    # Closed here, which ends the pipeline's own thread, and not when the error is forgotten: by then Ray has been shut
+    # down, and the thread that finds it so ends the process before the user has read why.
+    with contextlib.closing(_batches(name, labelled)) as batches:
+        for answered in batches:
+            errors = answered["error"][answered["error"] != ""]
+            if len(errors):
+                raise TeacherError(str(errors[0]))
+            for split, view in {(int(s), int(v)) for s, v in zip(answered["split"], answered["view"], strict=True)}:
+                here = (answered["split"] == split) & (answered["view"] == view)
+                tables[split, view].write(answered["row"][here], answered["logits"][here])
+            cost += TeacherCost(samples=len(answered["row"]), busy_s=float(answered["busy_s"].sum()))
+            on_written(cost.samples, of)
     return cost
 
 
-def _batches(name: str, labelled: Any) -> Iterator[Columns]:
+def _batches(name: str, labelled: Any) -> Generator[Columns, None, None]:
     from ray.exceptions import RayError
 
     try:
@@ -181,12 +183,6 @@ def _batches(name: str, labelled: Any) -> Iterator[Columns]:
         yield from labelled.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
     except RayError as error:
         raise _own_error(name, error) from error
-    finally:
-        # Ray Data ends its pipeline in a thread of its own, which must not find that Ray has been shut down meanwhile:
-        # Ray would end the process before the user has read why.
-        for thread in threading.enumerate():
-            if thread.name.startswith("StreamingExecutor"):
-                thread.join(timeout=END_S)
 
 
 def _own_error(name: str, error: BaseException) -> RaydistillError:
