@@ -35,6 +35,11 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     return value
 
 
+def hear_ctrl_c() -> None:
+    """Between fork and exec: a shell's background jobs, and what they start, ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def write_digits(folder: Path, label: Callable[[int], str] = str, parts: dict[str, range] = PARTS) -> Path:
     """scikit-learn's digits as an image folder: folder/SPLIT/LABEL/*.png."""
     digits = load_digits()
@@ -174,6 +179,7 @@ class Lab:
 
     def start(self, *words: object, gate: Gate | None = None, **options: Any) -> subprocess.Popen[str]:
         """`raydistill WORDS…` in a session of its own, running."""
+        options.setdefault("preexec_fn", hear_ctrl_c)
         return subprocess.Popen(
             [sys.executable, "-m", "raydistill.cli", *map(str, words)], cwd=self.folder, env=self.environment(gate),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
