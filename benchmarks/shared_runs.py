@@ -76,6 +76,7 @@ def main() -> None:
     options = parser.parse_args()
     # Ray gives a new cluster a token, and asks nobody for it who names an address, unless this says so.
     os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["OMP_NUM_THREADS"] = "1"  # two runs and a teacher: more threads than cores would be what is measured
     rounds: list[dict[str, Outcome]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
