@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +29,7 @@ USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
 }  # fmt: skip
-INTERRUPTED = 130  # as a shell says it: 128 + SIGINT
+INTERRUPTED, TERMINATED = 130, 143  # as a shell says it: 128 + the signal
 
 ConfigArgument = Annotated[str, typer.Argument(help="a YAML config, or the name of a shipped recipe such as demo")]
 Overrides = Annotated[
@@ -156,9 +157,12 @@ def recipes() -> None:
 
 
 def main() -> None:
-    """Entry point. Exit code 2 with one line for what the user can mend, 130 for Ctrl-C."""
+    """Entry point. Exit code 2 with one line for what the user can mend, 130 for Ctrl-C, 143 for SIGTERM."""
     # As with `python -m`: a `python` teacher may lie beside the config.
     sys.path.insert(0, str(Path.cwd()))
+    # Read as Ray is imported: it would tell of each dead replica at length, on the user's own output.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed while executing")
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer has caught it already
@@ -172,13 +176,26 @@ def main() -> None:
             _leave(2)
         _fail(f"{error.format_message()} (see raydistill --help)")
     except (KeyboardInterrupt, typer.Abort):
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        _leave(INTERRUPTED)
+        _stopped(INTERRUPTED)
+    except SystemExit as leaving:
+        if leaving.code != TERMINATED:
+            raise
+        _stopped(TERMINATED)
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
         where = error.filename or "a file"
         _fail(f"cannot write {where}: {error.strerror}; free some space or choose another --out or cache_dir")
+
+
+def _terminate(signum: int, frame: object) -> None:
+    """As Ctrl-C does, everything is left in order on the way out."""
+    raise SystemExit(TERMINATED)
+
+
+def _stopped(code: int) -> None:
+    print("\nstopped; the same command goes on from here", file=sys.stderr)
+    _leave(code)
 
 
 def _fail(message: str) -> None:

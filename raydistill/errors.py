@@ -20,7 +20,13 @@ class TeacherError(RaydistillError):
 
 
 class TeacherGone(TeacherError):
-    """Every replica of a teacher is lost and none came back in time: `distill.on_teacher_loss` decides what follows."""
+    """Every replica of a teacher is lost and none came back in time: `distill.on_teacher_loss` decides what follows.
+
+    Attributes:
+        failovers: times that the request went to another replica before it was given up.
+    """
+
+    failovers: int = 0
 
 
 class SoftLabelError(RaydistillError):

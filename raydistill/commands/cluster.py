@@ -1,17 +1,17 @@
-"""Ray for the length of a command, and the preflight that refuses what would wait for ever."""
+"""Ray for the length of a command."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 
-from raydistill.config.models import Config, PlacementConfig
+from raydistill.config.models import Config
 from raydistill.errors import ConfigError, first_line
-
-Asker = tuple[str, PlacementConfig, int]  # where the config says it, what it says, how many times
 
 CONNECT_S = 5.0
 
@@ -40,6 +40,7 @@ def cluster(config: Config) -> Iterator[None]:
     own = settings.num_cpus is not None or settings.num_gpus is not None
     if settings.address:
         knock(settings.address)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             # Nothing said: the Ray that `ray start` left on this machine, else one of our own.
@@ -55,6 +56,8 @@ def cluster(config: Config) -> Iterator[None]:
         raise ConfigError(
             f"{where} ({first_line(error)}); start one with `ray start --head`, or leave ray.address out"
         ) from error
+    if callable(on_sigterm) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray took it from whoever had it, to print its stack
     try:
         yield
     finally:
@@ -62,16 +65,21 @@ def cluster(config: Config) -> Iterator[None]:
 
 
 def knock(address: str) -> None:
-    """Ray itself would try for many minutes to reach an address where nobody is.
+    """Ray itself would try for many minutes to reach an address where nobody is, or somebody else.
 
     Raises:
-        ConfigError: nobody is there.
+        ConfigError: no Ray is there.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return
     try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+        with socket.create_connection((host, int(port)), timeout=CONNECT_S) as door:
+            if not _speaks_http2(door):
+                raise ConfigError(
+                    f"what answers at ray.address {address!r} is no Ray; `ray status` on the head node shows its "
+                    "address (port 6379 unless `ray start` was given another)"
+                )
     except OSError as error:
         raise ConfigError(
             f"no Ray answers at ray.address {address!r} ({error.strerror or error}); start one with `ray start "
@@ -79,91 +87,16 @@ def knock(address: str) -> None:
         ) from error
 
 
-def preflight(config: Config, training: bool = True) -> None:
-    """Compare what is asked of Ray at one time with what the cluster has.
-
-    Args:
-        training: the student is trained too. Teachers whose labels are stored have ended by then.
-
-    Raises:
-        ConfigError: see `_check_fit`.
-    """
-    teachers: list[Asker] = [
-        (f"teachers.{name}.placement", teacher.placement, teacher.min_replicas)
-        for name, teacher in config.teachers.items()
-    ]
-    workers: list[Asker] = []
-    if training and config.training.num_workers:
-        workers = [("training.placement", config.training.placement, config.training.num_workers)]
-    together = {
-        "local": [workers],
-        "stored": [teachers, workers],
-        "remote": [teachers + workers],
-        "auto": [teachers + workers],
-    }
-    for askers in together[config.distill.soft_labels]:
-        _check_fit(askers)
-
-
-def preflight_teach(placed: dict[str, PlacementConfig]) -> None:
-    """The same for the training of teachers, of which one at a time must fit."""
-    for name, placement in placed.items():
-        _check_fit([(f"teachers.{name}.train.placement", placement, 1)])
-
-
-def preflight_label(config: Config) -> None:
-    """The same for labelling ahead, where one teacher after the other must fit."""
-    for name, teacher in config.teachers.items():
-        _check_fit([(f"teachers.{name}.placement", teacher.placement, teacher.min_replicas)])
-
-
-def how_many_fit(placement: PlacementConfig, at_most: int | None = None) -> int:
-    """Actors of this placement that the cluster holds at one time, each with a core of its own at least."""
-    import ray
-
-    there = ray.cluster_resources()
-    asked = {"CPU": max(1.0, placement.num_cpus), "GPU": placement.num_gpus, **placement.resources}
-    fit = min(int(there.get(resource, 0.0) / amount) for resource, amount in asked.items() if amount)
-    return max(1, fit if at_most is None else min(fit, at_most))
-
-
-def _check_fit(askers: list[Asker]) -> None:
-    """Ray waits silently for what it can never schedule, so what cannot fit is refused here.
-
-    Raises:
-        ConfigError: names the resource, who asks how much of it, and what there is.
-    """
-    import ray
-
-    wanted: dict[str, list[tuple[str, float]]] = {}
-    each: dict[str, list[tuple[str, float]]] = {}
-    for place, placement, count in askers:
-        asked = {"CPU": placement.num_cpus, "GPU": placement.num_gpus, **placement.resources}
-        if placement.accelerator_type:
-            asked[f"accelerator_type:{placement.accelerator_type}"] = 0.001  # as Ray counts it
-        for resource, amount in asked.items():
-            if amount:
-                wanted.setdefault(resource, []).append((place, amount * count))
-                each.setdefault(resource, []).append((place, amount))
-    there = ray.cluster_resources()
-    for resource, asks in wanted.items():
-        total = sum(amount for _, amount in asks)
-        if total > there.get(resource, 0.0) + 1e-9:
-            who = ", ".join(f"{place} {amount:g}" for place, amount in asks)
-            raise ConfigError(
-                f"the run asks for {total:g} {resource} ({who}) and the cluster has {there.get(resource, 0.0):g}; "
-                "lower the placements or use a larger cluster (ray.address)"
-            )
-        for place, amount in each[resource]:
-            if amount > largest_node(resource) + 1e-9:
-                raise ConfigError(
-                    f"{place} asks for {amount:g} {resource} at once and no node of the cluster has more than "
-                    f"{largest_node(resource):g}; lower it"
-                )
-    for place, placement, _ in askers:
-        unmet = {key: value for key, value in placement.label_selector.items() if not _some_node_has(key, value)}
-        if unmet:
-            raise ConfigError(f"no node of the cluster has the labels {unmet} that {place}.label_selector asks for")
+def _speaks_http2(door: socket.socket) -> bool:
+    """As every Ray does, since gRPC is made of it: its first frame is one of settings, and comes at once (RFC 9113)."""
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return True  # it speaks behind a handshake of its own
+    door.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+    answer = b""
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        while len(answer) < 4 and (more := door.recv(4 - len(answer))):
+            answer += more
+    return answer[3:] == b"\4"
 
 
 def largest_node(resource: str) -> float:
@@ -171,11 +104,3 @@ def largest_node(resource: str) -> float:
     import ray
 
     return max((node["Resources"].get(resource, 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
-
-
-def _some_node_has(key: str, value: str) -> bool:
-    import ray
-
-    if value.startswith(("in(", "!")):
-        return True  # Ray's own expressions: it decides
-    return any(node["Alive"] and node.get("Labels", {}).get(key) == value for node in ray.nodes())

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from raydistill.commands.cluster import cluster, needs_ray, preflight
+from raydistill.commands.cluster import cluster, needs_ray
 from raydistill.commands.experts import Experts, experts
 from raydistill.commands.labels import Labels, collect_labels, training_jobs
+from raydistill.commands.preflight import preflight
 from raydistill.commands.preparing import as_config, check_store, load_data
 from raydistill.commands.progress import Progress
 from raydistill.commands.report import draw
@@ -33,8 +34,8 @@ from raydistill.student.predicting import predict_split
 from raydistill.teachers.sources import SourcePlan
 from raydistill.training.batches import plan_rows
 from raydistill.training.checkpoint import BEST, TrainingState
+from raydistill.training.costs import costs_of
 from raydistill.training.events import read_events
-from raydistill.training.meter import costs_of
 from raydistill.training.metrics_log import METRICS_FILE
 from raydistill.training.plan import ARMS, Arm, TrainingPlan
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from raydistill.commands.cluster import cluster, how_many_fit, preflight_label
+from raydistill.commands.cluster import cluster
 from raydistill.commands.experts import experts
 from raydistill.commands.labels import Labels, collect_labels, label_job
+from raydistill.commands.preflight import how_many_fit, preflight_label
 from raydistill.commands.preparing import as_config, check_store, load_data
 from raydistill.commands.progress import Progress
 from raydistill.commands.run_folder import run_path

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from raydistill.config.loader import load_config
 from raydistill.config.models import Config
 from raydistill.errors import ConfigError
 from raydistill.soft_labels.index import INDEX
@@ -50,11 +51,14 @@ def verify_store(source: Source = None, overrides: Iterable[str] = ()) -> list[D
     Args and errors as in `list_store`.
     """
     store, console = _store(source, overrides), _console()
+    if not store.folder.is_dir():
+        _say(console, f"there is nothing in {store.folder} yet")
+        return []
     found = store.verify()
     for damage in found:
         then = "" if damage.file == INDEX else "; its rows are made again"  # a newer version's index stays
-        _say(console, f"{_words(damage.about)} {damage.table}/{damage.file}: {damage.problem}{then}")
-    _say(console, f"{len(found)} damaged files in {store.folder}" if found else f"{store.folder} is sound")
+        _say(console, f"{_words(damage.about)} {damage.table}/{damage.file}: {damage.problem}{then}".lstrip())
+    _say(console, f"{len(found)} files are of no use in {store.folder}" if found else f"{store.folder} is sound")
     return found
 
 
@@ -105,9 +109,9 @@ def _store(source: Source, overrides: Iterable[str]) -> LabelStore:
     if source is None:
         folder = Path(Config.model_fields["cache_dir"].default).expanduser() / "soft_labels"
         return LabelStore(folder, lambda message: _say(_console(), message))
-    from raydistill.commands.preparing import as_config  # it loads torch
-
-    return open_store(as_config(source, overrides), lambda message: _say(_console(), message))
+    # Not `as_config`, which loads torch: of all paths, the store's are enough.
+    config = load_config(source.model_dump(mode="json") if isinstance(source, Config) else source, overrides)
+    return open_store(config, lambda message: _say(_console(), message))
 
 
 def _table(tables: list[TableInfo], title: str = "soft labels") -> Table:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from raydistill.commands.cluster import cluster, largest_node, preflight_teach
+from raydistill.commands.cluster import cluster, largest_node
+from raydistill.commands.preflight import preflight_teach
 from raydistill.commands.preparing import as_config, load_data
 from raydistill.commands.progress import Progress
 from raydistill.commands.run_folder import run_path, write_atomically

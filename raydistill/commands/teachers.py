@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,6 @@ from raydistill.errors import ConfigError, first_line
 from raydistill.teachers.pool.messages import PoolStatus
 
 REPLY_S = 10.0
-END_S = 20.0
 NOTHING = "no teachers are running"
 
 
@@ -95,19 +93,21 @@ def stop_teachers(address: str | None = None) -> TeachersStatus:
             console.print(f"{NOTHING}: there is no Ray on this machine")
             return TeachersStatus()
         status, launcher = _status(), RayLauncher()
-        for name, handle in launcher.find(SUPERVISOR_PREFIX).items():
-            if name == SUPERVISOR:
-                with contextlib.suppress(RayError):
-                    ray.get(handle.stop.remote(), timeout=REPLY_S)
-            else:
-                launcher.kill(handle)  # another version's speaks in its own way
-        ends = time.monotonic() + END_S
-        # The supervisor stays for a moment, to tell those who hold leases.
-        while launcher.find(SUPERVISOR_PREFIX) and time.monotonic() < ends:
-            time.sleep(0.2)
-        for kind in (SUPERVISOR_PREFIX, ANY_REPLICA_PREFIX):
-            for handle in launcher.find(kind).values():
+        supervisors, replicas = launcher.find(SUPERVISOR_PREFIX), launcher.find(ANY_REPLICA_PREFIX)
+        ours = None if status.silent else supervisors.pop(SUPERVISOR, None)
+        for handle in supervisors.values():  # another version's speaks in its own way
+            launcher.kill(handle)
+        for name, handle in replicas.items():
+            if name in (*status.orphans, *status.others):
                 launcher.kill(handle)
+        if ours is not None:
+            # Last: a run that hears of it may end the Ray that all this is in. The supervisor tells those who hold
+            # leases, and then ends, too.
+            try:
+                ray.get(ours.stop.remote(), timeout=REPLY_S)
+            except RayError:
+                for handle in (ours, *replicas.values()):
+                    launcher.kill(handle)
     for pool in status.pools:
         console.print(
             f"ended {pool.teacher}: {len(pool.replicas)} replicas, {len(pool.leases)} leases, {pool.rows:,} rows",

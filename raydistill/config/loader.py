@@ -12,9 +12,12 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from raydistill.config.models import Config
 from raydistill.errors import ConfigError
+
+UNION_PARTS = ("constrained-", "dict[")  # what pydantic calls the types of a union
 
 
 class _Loader(yaml.SafeLoader):
@@ -179,7 +182,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 def _explain(error: ValidationError) -> str:
     """The first problem, and how many more."""
-    problems = error.errors(include_url=False)
+    problems = _by_place(error)
     # An unknown key often causes others ("field required"): it explains them.
     problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
     first = problems[0]
@@ -198,6 +201,23 @@ def _explain(error: ValidationError) -> str:
         text = f"{place}: {first['msg'][0].lower()}{first['msg'][1:]} (got {shown[:60]})"
     more = len(problems) - 1
     return text + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
+
+
+def _by_place(error: ValidationError) -> list[ErrorDetails]:
+    """Where one of several types would do, each has its say, under its own name: the one that got furthest is told."""
+    found: list[ErrorDetails] = []
+    for problem in error.errors(include_url=False):
+        place = tuple(part for part in problem["loc"] if not str(part).startswith(UNION_PARTS))
+        if place == problem["loc"]:
+            found.append(problem)
+            continue
+        problem["loc"] = place
+        if found and found[-1]["loc"] == place:
+            continue
+        if found and found[-1]["loc"] == place[: len(found[-1]["loc"])]:
+            found.pop()
+        found.append(problem)
+    return found
 
 
 def _valid_keys(location: tuple[int | str, ...]) -> set[str]:

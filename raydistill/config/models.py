@@ -226,7 +226,7 @@ class TrainingConfig(Frozen):
     label_fraction: float = Field(1.0, gt=0.0, le=1.0, description="share of training rows whose label is shown")
     evaluate_every: PositiveInt = Field(200, description="steps between validations; each writes a checkpoint")
     num_workers: int = Field(0, ge=0, description="0: in this process; more: Ray Train workers with DDP")
-    max_failures: int = Field(2, ge=0, description="worker failures that Ray Train may restart from")
+    max_failures: int = Field(2, ge=0, description="worker failures to survive, from the last checkpoint on")
     placement: PlacementConfig = PlacementConfig()
 
 

@@ -52,6 +52,14 @@ class ShardEntry:
     sha256: str
     bytes: int
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ShardEntry:
+        """From an index. Raises KeyError, TypeError or ValueError where it is none."""
+        entry = cls(str(content["file"]), int(content["num_rows"]), str(content["sha256"]), int(content["bytes"]))
+        if Path(entry.file).name != entry.file or min(entry.num_rows, entry.bytes) < 0:
+            raise ValueError(f"a shard like {content!r}")
+        return entry
+
 
 @dataclass(frozen=True)
 class TableIndex:
@@ -122,17 +130,17 @@ class TableIndex:
                     f"the soft labels in {where} were written by a newer raydistill (format {version}, this one knows "
                     f"{FORMAT}); upgrade, or set store.path to another folder"
                 )
-            shards = tuple(ShardEntry(**shard) for shard in content["shards"])
-            if version < FORMAT or any(Path(shard.file).name != shard.file for shard in shards):
+            if version < FORMAT:
                 raise ValueError("of an older version")
+            key = content["key"]
             return cls(
-                LabelKey(**content["key"]),
+                LabelKey(str(key["teacher"]), str(key["split"]), int(key["view"])),
                 int(content["num_rows"]),
                 Encoding.from_json(int(content["num_classes"]), content["encoding"]),
-                content["about"],
-                shards,
+                {str(what): str(name) for what, name in content["about"].items()},
+                tuple(ShardEntry.from_json(shard) for shard in content["shards"]),
                 bool(content["compact"]),
-                tuple(content["merged"]),
+                tuple(str(name) for name in content["merged"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BadIndex(f"{where} is not a table of soft labels ({type(error).__name__}: {error})") from error

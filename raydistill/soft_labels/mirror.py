@@ -37,8 +37,13 @@ class Mirror:
         self.damaged: set[ShardEntry] = set()
         try:
             self._files, self._root = fsspec.core.url_to_fs(self.url)
-        except (ValueError, ImportError) as error:
-            raise ConfigError(f"store.path {url}: {first_line(error)}") from error
+        except ImportError as error:
+            raise ConfigError(f"store.path {url}: a package is missing for it ({first_line(error)})") from error
+        except ValueError as error:
+            raise ConfigError(
+                f"store.path {url} is no URL that is known here ({first_line(error)}); give a folder, or a URL such as "
+                "s3://bucket/labels or gs://bucket/labels"
+            ) from error
         except Exception as error:  # each kind of storage has its own
             raise self._unreachable(error) from error
 

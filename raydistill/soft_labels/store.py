@@ -124,6 +124,9 @@ class LabelStore:
             except SoftLabelError as error:
                 found.append(Damage(folder.name, INDEX, str(error)))
                 continue
+            if index is not None and index.key.digest != folder.name:
+                found.append(Damage(folder.name, INDEX, f"it is the one of {index.key.digest}; swap them back"))
+                continue
             problems = {} if index is None else damages(folder, index)
             if index is None or not problems:
                 continue

@@ -117,9 +117,12 @@ class LabelStream:
         except BaseException as error:
             if question.table:
                 question.table.release(rows)
-            if isinstance(error, TeacherGone) and self._on_loss in ("stored", "hard_labels"):
-                self._lose(question, error)
-                return
+            if isinstance(error, TeacherGone):
+                gap_s = time.perf_counter() - began
+                self._count(question.teacher, TeacherCost(waited_s=gap_s, failovers=error.failovers, worst_gap_s=gap_s))
+                if self._on_loss in ("stored", "hard_labels"):
+                    self._lose(question, error)
+                    return
             raise
         self._count(
             question.teacher,

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from raydistill.teachers.pool.placement import placement_options
 
 BATCHES_PER_BLOCK = 8  # small blocks keep all actors busy to the end
 LOAD_LEAST_S = 60.0  # a process that imports its libraries is not a teacher that hangs
+MAX_DEATHS = 4  # of actors, at one and the same batch: Ray Data itself would try for ever
 Columns = dict[str, Any]
 
 
@@ -36,10 +38,13 @@ class LabelWorker:
 
         settings = config.teachers[name]
         self.name, self.num_classes = name, len(label_names)
-        torch.set_num_threads(max(1, int(settings.placement.num_cpus)))
         self.teacher = load_teachers(config, {settings.task: label_names}, [name])[name]
         data = load_task_data(settings.task, config.tasks[settings.task], Path(config.cache_dir).expanduser())
         self.splits: list[Split] = [data.validation, data.test, data.train]
+        self.timeout_s = settings.timeout_s
+        # A teacher that hangs is left in its thread. How many threads torch takes is a thread's own matter.
+        num_threads = max(1, int(settings.placement.num_cpus))
+        self.thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(num_threads,))
 
     def __call__(self, asked: Columns) -> Columns:
         """Rows of one or more (split, view) in, the same with `logits`, `busy_s` and `error` out.
@@ -49,7 +54,12 @@ class LabelWorker:
         num_rows, error = len(asked["row"]), ""
         logits, busy_s = np.zeros((num_rows, self.num_classes), np.float16), np.zeros(num_rows)
         try:
-            self._answer(asked, logits, busy_s)
+            self.thread.submit(self._answer, asked, logits, busy_s).result(self.timeout_s)
+        except TimeoutError:
+            error = (
+                f"teacher {self.name!r}: no reply to {num_rows} rows within {self.timeout_s:g} s while labelling; "
+                f"raise teachers.{self.name}.timeout_s or give it more CPUs"
+            )
         except RaydistillError as ours:
             error = str(ours)
         except Exception as theirs:  # noqa: BLE001 -- whatever it is, the driver says it
@@ -157,6 +167,8 @@ def stream_labels(
         compute=ray.data.ActorPoolStrategy(
             min_size=min(settings.min_replicas, num_actors), max_size=max(settings.min_replicas, num_actors)
         ),
+        max_restarts=-1,
+        max_task_retries=MAX_DEATHS - 1,
         **options,
     )
     cost = TeacherCost()
@@ -187,9 +199,16 @@ def _batches(name: str, labelled: Any) -> Generator[Columns, None, None]:
 
 def _own_error(name: str, error: BaseException) -> RaydistillError:
     """Ray wraps a worker's error in its own; the user wants ours."""
+    from ray.exceptions import RayActorError
+
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, RaydistillError):
             return type(cause)(str(cause))
+        if isinstance(cause, RayActorError):
+            return TeacherError(
+                f"teacher {name!r}: {MAX_DEATHS} processes died in turn of one batch while labelling; see their logs "
+                f"and memory, or lower teachers.{name}.batch_size"
+            )
         cause = getattr(cause, "cause", None) or cause.__cause__
     return TeacherError(f"teacher {name!r} failed while labelling: {first_line(error)}")

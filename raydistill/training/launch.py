@@ -13,7 +13,7 @@ from typing import Any
 from raydistill.data.dataset import TaskData, load_task_data
 from raydistill.errors import RaydistillError, first_line
 from raydistill.training.checkpoint import TrainingState, load_state
-from raydistill.training.events import read_events
+from raydistill.training.events import append_events, read_events
 from raydistill.training.loop import train_student
 from raydistill.training.metrics_log import METRICS_FILE, read_metrics
 from raydistill.training.plan import TrainingPlan
@@ -27,7 +27,7 @@ def launch(plan: TrainingPlan, data: dict[str, TaskData], on_log: OnLog) -> Trai
 
     `training.num_workers` 0 is Ray Train's local mode: the loop runs here, no process is started and no data is
     sent. More start that many workers, which step together and restart from the last checkpoint up to
-    `max_failures` times.
+    `max_failures` times. What the user has to mend is not tried again.
     """
     finished = load_state(plan.folder)
     if finished and finished.step >= plan.config.training.num_steps:
@@ -44,9 +44,16 @@ def launch(plan: TrainingPlan, data: dict[str, TaskData], on_log: OnLog) -> Trai
     follower = threading.Thread(target=_follow, args=(plan, on_log, stopped), daemon=True)
     follower.start()
     try:
-        _trainer(plan, {"plan": plan}).fit()
-    except (TrainingFailedError, RayError) as error:
-        raise _own_error(error) or _unknown(plan, error) from error
+        # Ray Train would begin again after an error of ours, too, which the next worker would only repeat.
+        for failures_left in reversed(range(plan.config.training.max_failures + 1)):
+            try:
+                _trainer(plan, {"plan": plan}).fit()
+                break
+            except (TrainingFailedError, RayError) as error:
+                ours = _own_error(error)
+                if ours or not failures_left:
+                    raise ours or _unknown(plan, error) from error
+                append_events(plan.folder, [(time.time(), f"a training worker failed ({_what_failed(error)})")])
     finally:
         stopped.set()
         follower.join()
@@ -109,7 +116,6 @@ def _trainer(plan: TrainingPlan, settings: dict[str, Any]) -> Any:
             # A name used twice silently loads the older run's checkpoints; ours lie in plan.folder.
             name=f"{plan.name}-{time.time_ns()}",
             storage_path=str((plan.folder / "ray_train").absolute()),
-            failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
         ),
     )
 
@@ -128,6 +134,11 @@ def _follow(plan: TrainingPlan, on_log: OnLog, stopped: threading.Event) -> None
             if (at, what) not in told:  # another rank's older one may come later
                 on_log({"event": what, "at": at})
         shown, told = max(shown, len(lines)), told.union(events)
+
+
+def _what_failed(error: BaseException) -> str:
+    rank, why = next(iter(getattr(error, "worker_failures", {}).items()), (None, error))
+    return first_line(why) if rank is None else f"rank {rank}: {first_line(why)}"
 
 
 def _unknown(plan: TrainingPlan, error: Exception) -> RaydistillError:

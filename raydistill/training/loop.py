@@ -17,6 +17,7 @@ from raydistill.schedule import learning_rate_at
 from raydistill.student.model import Student
 from raydistill.training.batches import BatchMaker, plan_rows
 from raydistill.training.checkpoint import BEST, TrainingState, load_state, save_atomically, save_state
+from raydistill.training.costs import write_costs
 from raydistill.training.events import Event, append_events
 from raydistill.training.meter import Meter
 from raydistill.training.metrics_log import MetricsLog
@@ -68,7 +69,7 @@ def train_student(
     weights = Weights(config.distill.temperature, config.distill.hard_weight, config.distill.task_weights)
     source = plan.open_source() if plan.open_source else None
     log = MetricsLog(plan.folder, plan.name, plan.tensorboard, state.step, on_log) if rank == 0 else None
-    meter, names = Meter(state, source), loss_names(config, source is not None)
+    meter, names = Meter(state, source, plan.folder), loss_names(config, source is not None)
     student.train()
     if state.step and rank == 0:
         hand_on([(time.time(), f"went on from step {state.step}")], plan, on_log)
@@ -108,6 +109,7 @@ def train_student(
                 values = whole_step(shares, names)
                 hand_on(source.events() if source else [], plan, on_log if rank == 0 else None)
                 if log:
+                    write_costs(state, plan.folder)
                     log.write(state.step, {**values, "learning_rate": rate, **meter.rates(state)})
             if log and validating:
                 scores = validate(student, data, plan.ensemble_accuracy, bf16)

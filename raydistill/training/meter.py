@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from pathlib import Path
 
 import torch
 
 from raydistill.soft_labels.source import SoftTargetSource, TeacherCost, add_costs, total_cost
 from raydistill.training.checkpoint import TrainingState
+from raydistill.training.costs import costs_so_far, to_state
 
 
 class Meter:
@@ -17,13 +18,14 @@ class Meter:
     Args:
         state: of the training; its totals are brought up to date by `settle`.
         source: whose teachers are counted; None for a student alone.
+        folder: of the training.
     """
 
-    def __init__(self, state: TrainingState, source: SoftTargetSource | None) -> None:
+    def __init__(self, state: TrainingState, source: SoftTargetSource | None, folder: Path) -> None:
         self.source = source
         self.began = time.perf_counter()
         self.wall_before, self.samples_before, self.step_before = state.wall_s, state.student_samples, state.step
-        self.costs_before = costs_of(state)
+        self.costs_before = costs_so_far(state, folder)
         # Of the last look: rates between two looks say what is going on now.
         self._looked_at, self._seen = self.began, {} if source is None else source.cost()
 
@@ -36,7 +38,7 @@ class Meter:
         state.wall_s = self.wall_before + time.perf_counter() - self.began
         if self.source:
             costs = over_all_ranks(self.source.cost(), device)
-            state.teacher_costs = {name: asdict(cost) for name, cost in add_costs(self.costs_before, costs).items()}
+            state.teacher_costs = to_state(add_costs(self.costs_before, costs))
 
     def rates(self, state: TrainingState) -> dict[str, float]:
         """Steps and student samples a second since the start of this process; since the last look, the share of the
@@ -60,15 +62,10 @@ class Meter:
             cached += cost.samples_cached - before.samples_cached
         rates["store_share"] = cached / max(1, asked + cached)
         whole = total_cost(add_costs(self.costs_before, costs).values())
-        rates["store_hits"], rates["failovers"] = whole.samples_cached, whole.failovers
+        rates["store_hits"], rates["failovers"] = max(0, whole.samples_cached), whole.failovers
         rates["from_store_only"] = float(self.source.way == "stored")
         self._looked_at, self._seen = now, costs
         return rates
-
-
-def costs_of(state: TrainingState) -> dict[str, TeacherCost]:
-    """As the state's last look found them, by teacher."""
-    return {name: TeacherCost.of(figures) for name, figures in state.teacher_costs.items()}
 
 
 def over_all_ranks(costs: dict[str, TeacherCost], device: torch.device) -> dict[str, TeacherCost]:

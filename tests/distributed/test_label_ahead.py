@@ -59,11 +59,21 @@ def test_a_kill_costs_what_was_not_yet_written(lab: Lab, cache: Path) -> None:
     assert known(store) == ALL_ROWS and LabelStore(store).verify() == []
 
 
-def test_a_teacher_that_fails_is_named_in_one_line_and_leaves_no_claims(lab: Lab, cache: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("the lamp is out", ["failed while labelling", "the lamp is out"]),
+        ("dies", ["4 processes died in turn of one batch", "teachers.expert.batch_size"]),
+        ("hangs", ["within 2 s while labelling", "teachers.expert.timeout_s"]),
+    ],
+)
+def test_a_teacher_that_fails_is_named_in_one_line_and_leaves_no_claims(
+    lab: Lab, cache: Path, how: str, words: list[str]
+) -> None:
     (weights,) = (path for path in cache.rglob("model.safetensors") if "expert" in str(path))
-    broken = teacher(checkpoint=str(weights.parent), options={"broken": "the lamp is out"})
+    broken = teacher(checkpoint=str(weights.parent), options={"broken": how}, timeout_s=2)
     store = lab.new("store")
     done = lab.run("label", of_one_actor(lab, cache, store, teachers={"expert": broken}), "--out", lab.new("run"))
-    assert_refused(done, "'expert'", "failed while labelling", "the lamp is out")
+    assert_refused(done, "'expert'", *words)
     assert known(store) == 0
     assert list(store.glob("*/owners/*")) == []

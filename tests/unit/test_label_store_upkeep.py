@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -68,6 +69,30 @@ def test_verifying_names_and_drops_what_is_damaged(store: LabelStore) -> None:
     assert found_key.digest == found.table
 
 
+def test_tables_that_changed_places_are_noticed_and_left_for_the_user(store: LabelStore) -> None:
+    one, other = (store.folder / LabelKey(name, "split", 2).digest for name in ("old", "new"))
+    one.rename(store.folder / "between")
+    other.rename(one)
+    (store.folder / "between").rename(other)
+    assert {found.table for found in store.verify()} == {one.name, other.name}
+    assert {found.file for found in store.verify()} == {"index.json"}
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [("num_rows", "many"), ("shards", [{"file": "a", "num_rows": 1, "sha256": "", "bytes": "many"}]), ("about", [1]),
+     ("key", {"teacher": "new", "split": "split", "view": None}), ("merged", 7), ("shards", ["a"])],
+)  # fmt: skip
+def test_an_index_of_other_types_is_told_and_the_other_tables_go_on(
+    store: LabelStore, what: str, value: object
+) -> None:
+    index = store.folder / LabelKey("new", "split", 2).digest / "index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), what: value}))
+    (found,) = store.verify()
+    assert found.file == "index.json" and "is not a table of soft labels" in found.problem
+    assert [bool(table.problem) for table in store.tables()].count(True) == 1
+
+
 def test_pruning_takes_the_least_recently_used_first(store: LabelStore) -> None:
     total = sum(sizes(store).values())
     assert store.prune(total) == []
@@ -122,7 +147,9 @@ def test_the_command_prints_verifies_and_prunes(
     assert "is sound" in capsys.readouterr().out
     assert len(prune_store(config, size="0")) == 3
     assert "3 tables removed" in capsys.readouterr().out
-    assert list_store(config, [f"store.path={store.folder / 'none'}"]) == []
+    nowhere = [f"store.path={store.folder / 'none'}"]
+    assert list_store(config, nowhere) == verify_store(config, nowhere) == []
+    assert "is sound" not in capsys.readouterr().out
 
 
 def test_without_a_config_the_default_cache_is_meant(

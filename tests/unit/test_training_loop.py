@@ -25,9 +25,9 @@ from raydistill.student.model import Student
 from raydistill.teachers.labelling import LabelJob, training_views
 from raydistill.training.batches import plan_rows
 from raydistill.training.checkpoint import BEST, LATEST, TrainingState
+from raydistill.training.costs import costs_of
 from raydistill.training.events import read_events
 from raydistill.training.loop import train_student
-from raydistill.training.meter import costs_of
 from raydistill.training.metrics_log import METRICS_FILE, read_metrics
 from raydistill.training.plan import Arm, TrainingPlan
 

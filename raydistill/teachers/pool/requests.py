@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raydistill.data.batch import ViewBatch
+from raydistill.errors import TeacherGone
 from raydistill.soft_labels.source import Answer
 
 
@@ -81,6 +82,8 @@ class Request:
         if not self.done:
             self.wait(self)
         if self.error is not None:
+            if isinstance(self.error, TeacherGone):
+                self.error.failovers = self.failovers
             raise self.error
         return self.value
 

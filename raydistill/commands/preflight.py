@@ -1,0 +1,128 @@
+"""The preflight: what is asked of Ray against what the cluster has, before anything waits for ever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raydistill.config.models import Config, PlacementConfig
+from raydistill.errors import ConfigError
+
+Asker = tuple[str, PlacementConfig, int]  # where the config says it, what it says, how many times
+
+SLACK = 1e-9  # fractions of a device add up to a little less than one
+
+
+def preflight(config: Config, training: bool = True) -> None:
+    """Compare what is asked of Ray at one time with what the cluster has.
+
+    Args:
+        training: the student is trained too. Teachers whose labels are stored have ended by then.
+
+    Raises:
+        ConfigError: see `_check_fit`.
+    """
+    teachers: list[Asker] = [
+        (f"teachers.{name}.placement", teacher.placement, teacher.min_replicas)
+        for name, teacher in config.teachers.items()
+    ]
+    workers: list[Asker] = []
+    if training and config.training.num_workers:
+        workers = [("training.placement", config.training.placement, config.training.num_workers)]
+    together = {
+        "local": [workers],
+        "stored": [teachers, workers],
+        "remote": [teachers + workers],
+        "auto": [teachers + workers],
+    }
+    for askers in together[config.distill.soft_labels]:
+        _check_fit(askers)
+
+
+def preflight_teach(placed: dict[str, PlacementConfig]) -> None:
+    """The same for the training of teachers, of which one at a time must fit."""
+    for name, placement in placed.items():
+        _check_fit([(f"teachers.{name}.train.placement", placement, 1)])
+
+
+def preflight_label(config: Config) -> None:
+    """The same for labelling ahead, where one teacher after the other must fit."""
+    for name, teacher in config.teachers.items():
+        _check_fit([(f"teachers.{name}.placement", teacher.placement, teacher.min_replicas)])
+
+
+def how_many_fit(placement: PlacementConfig, at_most: int | None = None) -> int:
+    """Actors of this placement that the cluster holds at one time, each with a core of its own at least."""
+    import ray
+
+    there = ray.cluster_resources()
+    asked = {"CPU": max(1.0, placement.num_cpus), "GPU": placement.num_gpus, **placement.resources}
+    fit = min(int(there.get(resource, 0.0) / amount) for resource, amount in asked.items() if amount)
+    return max(1, fit if at_most is None else min(fit, at_most))
+
+
+def _check_fit(askers: list[Asker]) -> None:
+    """Ray waits silently for what it can never schedule, so what cannot fit is refused here.
+
+    Raises:
+        ConfigError: names the resource, who asks how much of it, and what there is.
+    """
+    import ray
+
+    wanted: dict[str, list[tuple[str, float]]] = {}
+    for place, placement, count in askers:
+        for resource, amount in _asked(placement).items():
+            wanted.setdefault(resource, []).append((place, amount * count))
+    there = ray.cluster_resources()
+    for resource, asks in wanted.items():
+        total = sum(amount for _, amount in asks)
+        if total > there.get(resource, 0.0) + SLACK:
+            who = ", ".join(f"{place} {amount:g}" for place, amount in asks)
+            raise ConfigError(
+                f"the run asks for {total:g} {resource} ({who}) and the cluster has {there.get(resource, 0.0):g}; "
+                "lower the placements or use a larger cluster (ray.address)"
+            )
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    for place, placement, count in askers:
+        check_nodes(place, placement, count, nodes)
+
+
+def check_nodes(place: str, placement: PlacementConfig, count: int, nodes: list[dict[str, Any]]) -> None:
+    """An actor is on one node with all that it asks for.
+
+    Args:
+        nodes: as `ray.nodes` has them.
+
+    Raises:
+        ConfigError: no node has the labels, or they do not hold that many.
+    """
+    unmet = {key: value for key, value in placement.label_selector.items() if not _has_label(nodes, key, value)}
+    if unmet:
+        raise ConfigError(f"no node of the cluster has the labels {unmet} that {place}.label_selector asks for")
+    asked = _asked(placement)
+    for key, value in placement.label_selector.items():
+        nodes = [node for node in nodes if _has_label([node], key, value)]
+    held = sum(
+        min((int((node["Resources"].get(resource, 0.0) + SLACK) / amount) for resource, amount in asked.items()))
+        for node in (nodes if asked else [])
+    )
+    if asked and held < count:
+        what = " and ".join(f"{amount:g} {resource}" for resource, amount in asked.items())
+        which = " that it may run on" if placement.label_selector else ""
+        raise ConfigError(
+            f"{place} asks for {what} on one node, {count} times, and the nodes of the cluster{which} hold {held}; "
+            "lower it or use larger nodes"
+        )
+
+
+def _asked(placement: PlacementConfig) -> dict[str, float]:
+    """By resource, as Ray counts it."""
+    asked = {"CPU": placement.num_cpus, "GPU": placement.num_gpus, **placement.resources}
+    if placement.accelerator_type:
+        asked[f"accelerator_type:{placement.accelerator_type}"] = 0.001
+    return {resource: amount for resource, amount in asked.items() if amount}
+
+
+def _has_label(nodes: list[dict[str, Any]], key: str, value: str) -> bool:
+    if value.startswith(("in(", "!")):
+        return True  # Ray's own expressions: it decides
+    return any(node.get("Labels", {}).get(key) == value for node in nodes)
