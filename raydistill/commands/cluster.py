@@ -14,6 +14,10 @@ from raydistill.config.models import Config
 from raydistill.errors import ConfigError, first_line
 
 CONNECT_S = 5.0
+UNREACHED = (
+    "start one with `ray start --head`; one that asks for a token wants RAY_AUTH_MODE=token here, and the token in "
+    "RAY_AUTH_TOKEN or ~/.ray/auth_token"
+)
 
 
 def needs_ray(config: Config) -> bool:
@@ -52,10 +56,11 @@ def cluster(config: Config) -> Iterator[None]:
             logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        where = f"cannot reach Ray at ray.address {settings.address!r}" if settings.address else "cannot start Ray"
-        raise ConfigError(
-            f"{where} ({first_line(error)}); start one with `ray start --head`, or leave ray.address out"
-        ) from error
+        if settings.address:
+            raise ConfigError(
+                f"cannot reach Ray at ray.address {settings.address!r} ({first_line(error)}); {UNREACHED}"
+            ) from error
+        raise ConfigError(f"cannot start Ray ({first_line(error)}); see `ray status` for one that runs") from error
     if callable(on_sigterm) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray took it from whoever had it, to print its stack
     try:

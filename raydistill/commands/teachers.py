@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from raydistill.commands.cluster import knock
+from raydistill.commands.cluster import UNREACHED, knock
 from raydistill.errors import ConfigError, first_line
 from raydistill.teachers.pool.messages import PoolStatus
 
@@ -136,7 +136,7 @@ def _running_ray(address: str | None) -> Iterator[bool]:
         ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address:
-            raise ConfigError(f"no Ray answers at {address!r}; give the address of a running cluster") from error
+            raise ConfigError(f"cannot reach Ray at {address!r}; {UNREACHED}") from error
         if not isinstance(error, ConnectionError):
             raise ConfigError(
                 f"cannot ask the Ray on this machine ({first_line(error)}); give its address with --address"
