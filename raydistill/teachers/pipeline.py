@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import time
+import uuid
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,29 +21,35 @@ from raydistill.data.dataset import Split, load_task_data
 from raydistill.errors import RaydistillError, TeacherError, first_line
 from raydistill.soft_labels.source import TeacherCost
 from raydistill.soft_labels.store import LabelTable
+from raydistill.teachers.attempts import MOST, Attempts
 from raydistill.teachers.labelling import missing_batches
 from raydistill.teachers.pool.placement import placement_options
 
 BATCHES_PER_BLOCK = 8  # small blocks keep all actors busy to the end
 LOAD_LEAST_S = 60.0  # a process that imports its libraries is not a teacher that hangs
-MAX_DEATHS = 4  # of actors, at one and the same batch: Ray Data itself would try for ever
 Columns = dict[str, Any]
 
 
 class LabelWorker:
-    """What each actor of the pipeline holds: the teacher, and its task's memory-mapped rows."""
+    """What each actor of the pipeline holds: the teacher, and its task's memory-mapped rows.
 
-    def __init__(self, config: Config, name: str, label_names: tuple[str, ...]) -> None:
+    Args:
+        name: the teacher's.
+        label_names: its task's, in head order.
+        attempts: Ray Data itself would retry a batch that ends its actor for ever.
+    """
+
+    def __init__(self, config: Config, name: str, label_names: tuple[str, ...], attempts: Attempts) -> None:
         import torch
 
         from raydistill.teachers.local import load_teachers
 
         settings = config.teachers[name]
-        self.name, self.num_classes = name, len(label_names)
+        self.name, self.num_classes, self.attempts = name, len(label_names), attempts
         self.teacher = load_teachers(config, {settings.task: label_names}, [name])[name]
         data = load_task_data(settings.task, config.tasks[settings.task], Path(config.cache_dir).expanduser())
         self.splits: list[Split] = [data.validation, data.test, data.train]
-        self.timeout_s = settings.timeout_s
+        self.timeout_s, self.error = settings.timeout_s, ""
         # A teacher that hangs is left in its thread. How many threads torch takes is a thread's own matter.
         num_threads = max(1, int(settings.placement.num_cpus))
         self.thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(num_threads,))
@@ -51,20 +59,34 @@ class LabelWorker:
 
         An error is an answer too: raised, it would come out of Ray Data as a page of its own, without its cause.
         """
-        num_rows, error = len(asked["row"]), ""
+        num_rows = len(asked["row"])
         logits, busy_s = np.zeros((num_rows, self.num_classes), np.float16), np.zeros(num_rows)
-        try:
-            self.thread.submit(self._answer, asked, logits, busy_s).result(self.timeout_s)
-        except TimeoutError:
-            error = (
-                f"teacher {self.name!r}: no reply to {num_rows} rows within {self.timeout_s:g} s while labelling; "
-                f"raise teachers.{self.name}.timeout_s or give it more CPUs"
-            )
-        except RaydistillError as ours:
-            error = str(ours)
-        except Exception as theirs:  # noqa: BLE001 -- whatever it is, the driver says it
-            error = f"teacher {self.name!r} failed while labelling: {first_line(theirs)}"
-        return {**asked, "logits": logits, "busy_s": busy_s, "error": np.full(num_rows, error)}
+        # After the first error the driver ends it all: what comes behind in the same block must not take its time.
+        self.error = self.error or self._try(asked, logits, busy_s)
+        return {**asked, "logits": logits, "busy_s": busy_s, "error": np.full(num_rows, self.error)}
+
+    def _try(self, asked: Columns, logits: NDArray[np.float16], busy_s: NDArray[np.float64]) -> str:
+        """Fill in what is asked; returns what went wrong."""
+        num_rows, teacher = len(asked["row"]), f"teacher {self.name!r}"
+        batch = "-".join(str(asked[column][0]) for column in ("split", "view", "row"))
+        with self.attempts.counted(batch) as died:
+            if died >= MOST:
+                return (
+                    f"{teacher}: {died} processes died in turn of one batch of {num_rows} rows while labelling; see "
+                    f"their logs and memory, or lower teachers.{self.name}.batch_size"
+                )
+            try:
+                self.thread.submit(self._answer, asked, logits, busy_s).result(self.timeout_s)
+            except TimeoutError:
+                return (
+                    f"{teacher}: no reply to {num_rows} rows within {self.timeout_s:g} s while labelling; raise "
+                    f"teachers.{self.name}.timeout_s or give it more CPUs"
+                )
+            except RaydistillError as ours:
+                return str(ours)
+            except Exception as theirs:  # noqa: BLE001 -- whatever it is, the driver says it
+                return f"{teacher} failed while labelling: {first_line(theirs)}"
+        return ""
 
     def _answer(self, asked: Columns, logits: NDArray[np.float16], busy_s: NDArray[np.float64]) -> None:
         for split, view in {(int(s), int(v)) for s, v in zip(asked["split"], asked["view"], strict=True)}:
@@ -85,7 +107,9 @@ def describe_teacher(config: Config, name: str, label_names: tuple[str, ...]) ->
     from ray.exceptions import GetTimeoutError, RayError
 
     def load() -> dict[str, Any]:
-        return LabelWorker(config, name, label_names).teacher.describe()
+        from raydistill.teachers.local import load_teachers
+
+        return load_teachers(config, {settings.task: label_names}, [name])[name].describe()
 
     settings = config.teachers[name]
     limit_s = max(LOAD_LEAST_S, settings.timeout_s)
@@ -160,22 +184,24 @@ def stream_labels(
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     options = placement_options(settings.placement)
+    attempts = Attempts(Path(config.cache_dir).expanduser() / f"labelling-{uuid.uuid4().hex[:12]}")
     labelled = ray.data.from_arrow(made).map_batches(
         LabelWorker,
-        fn_constructor_args=(config, name, label_names),
+        fn_constructor_args=(config, name, label_names, attempts),
         batch_size=settings.batch_size,
         compute=ray.data.ActorPoolStrategy(
-            min_size=min(settings.min_replicas, num_actors), max_size=max(settings.min_replicas, num_actors)
+            min_size=min(settings.min_replicas, num_actors),
+            max_size=max(settings.min_replicas, num_actors),
+            max_tasks_in_flight_per_actor=2,  # enough, of so many batches, and all that a dead one has to do again
         ),
-        max_restarts=-1,
-        max_task_retries=MAX_DEATHS - 1,
         **options,
     )
     cost = TeacherCost()
     # Closed here, which ends the pipeline's own thread, and not when the error is forgotten: by then Ray has been shut
     # down, and the thread that finds it so ends the process before the user has read why.
-    with contextlib.closing(_batches(name, labelled)) as batches:
-        for answered in batches:
+    with contextlib.ExitStack() as ending:
+        ending.callback(shutil.rmtree, attempts.folder, ignore_errors=True)
+        for answered in ending.enter_context(contextlib.closing(_batches(name, labelled))):
             errors = answered["error"][answered["error"] != ""]
             if len(errors):
                 raise TeacherError(str(errors[0]))
@@ -199,16 +225,9 @@ def _batches(name: str, labelled: Any) -> Generator[Columns, None, None]:
 
 def _own_error(name: str, error: BaseException) -> RaydistillError:
     """Ray wraps a worker's error in its own; the user wants ours."""
-    from ray.exceptions import RayActorError
-
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, RaydistillError):
             return type(cause)(str(cause))
-        if isinstance(cause, RayActorError):
-            return TeacherError(
-                f"teacher {name!r}: {MAX_DEATHS} processes died in turn of one batch while labelling; see their logs "
-                f"and memory, or lower teachers.{name}.batch_size"
-            )
         cause = getattr(cause, "cause", None) or cause.__cause__
     return TeacherError(f"teacher {name!r} failed while labelling: {first_line(error)}")

@@ -63,7 +63,7 @@ def test_a_kill_costs_what_was_not_yet_written(lab: Lab, cache: Path) -> None:
     ("how", "words"),
     [
         ("the lamp is out", ["failed while labelling", "the lamp is out"]),
-        ("dies", ["4 processes died in turn of one batch", "teachers.expert.batch_size"]),
+        ("dies", ["3 processes died in turn of one batch", "teachers.expert.batch_size"]),
         ("hangs", ["within 2 s while labelling", "teachers.expert.timeout_s"]),
     ],
 )
