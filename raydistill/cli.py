@@ -176,11 +176,12 @@ def main() -> None:
             _leave(2)
         _fail(f"{error.format_message()} (see raydistill --help)")
     except (KeyboardInterrupt, typer.Abort):
-        _stopped(INTERRUPTED)
+        _say_stopped()
+        _leave(INTERRUPTED)
     except SystemExit as leaving:
         if leaving.code != TERMINATED:
             raise
-        _stopped(TERMINATED)
+        _leave(TERMINATED)
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
@@ -189,13 +190,15 @@ def main() -> None:
 
 
 def _terminate(signum: int, frame: object) -> None:
-    """As Ctrl-C does, everything is left in order on the way out."""
+    """As after Ctrl-C, everything is left in order on the way out; but where Ray's own processes were told to end, too,
+    it may end this one before it is out."""
+    _say_stopped()
     raise SystemExit(TERMINATED)
 
 
-def _stopped(code: int) -> None:
-    print("\nstopped; the same command goes on from here", file=sys.stderr)
-    _leave(code)
+def _say_stopped() -> None:
+    # Not `print`, which may be at work when the signal comes.
+    os.write(2, b"\nstopped; the same command goes on from here\n")
 
 
 def _fail(message: str) -> None:

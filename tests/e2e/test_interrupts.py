@@ -62,3 +62,22 @@ def test_ctrl_c_ends_a_command_at_once_and_the_same_command_goes_on(
     assert "distill" in changes or differing(out, undisturbed) == {}
     # Last, so that all of the above is looked at first: the user is told that nothing is lost.
     assert done.errors == ["stopped; the same command goes on from here"]
+
+
+@pytest.mark.parametrize("everyone", [False, True], ids=["the command", "all that it started"])
+def test_sigterm_says_so_too(lab: Lab, undisturbed: Path, everyone: bool) -> None:
+    out, gate = lab.new("run"), lab.gate().close(ROWS_WHEN_DISTILLED, 6)
+    config = lab.config(store={"path": str(lab.new("labels"))})
+    command = lab.start("distill", config, "--out", out, gate=gate)
+    wait_until(gate.waiting)
+    (os.killpg if everyone else os.kill)(command.pid, signal.SIGTERM)
+    done = finish(command, limit_s=60)
+    assert "stopped; the same command goes on from here" in done.errors
+    assert everyone or done.code == 143
+    assert "Traceback" not in done.stderr and "SIGTERM received" not in done.stderr
+    wait_until(lambda: not lab.processes(), timeout_s=30)
+
+    gate.open()
+    again = lab.run("distill", config, "--out", out)
+    assert again.code == 0, again.stderr
+    assert differing(out, undisturbed) == {}
