@@ -2,9 +2,10 @@
 
 Threads of this process and processes of their own join one pool of teachers, fill and read one store, and leave, or
 are killed; replicas are killed now and then. Every two minutes all leave, and the pool has to end. Recorded: MiB of the
-supervisor, of this process and of Ray's own processes (what is theirs alone) and of everything together (PSS); threads
-and open files of this process; actors; files in the store. Growth is measured over the moments in which nobody is
-there, the first third of them left out: Ray fills its caches then.
+supervisor, of this process and of Ray's own processes (what they wrote themselves; torch's libraries, 300 MiB, are a
+process's own only while no other one maps them) and of everything together (PSS); threads and open files of this
+process; actors; files in the store. Growth is measured over the moments in which nobody is there, the first third of
+them left out: Ray fills its caches then.
 
     python benchmarks/soak.py [--minutes 30] [--students 3] [--every 30] [--records FILE]
 """
@@ -119,7 +120,7 @@ def record(began: float, store: LabelStore, is_gone: bool) -> Record:
             sizes["all"] += memory.pss / 2**20
             what = "driver" if process == driver else "supervisor" if title.startswith("ray::SupervisorActor") else ""
             if what or ("/ray/" in title and "passing_students" not in title):
-                sizes[what or "ray"] += memory.uss / 2**20
+                sizes[what or "ray"] += sum(part.private_dirty for part in process.memory_maps()) / 2**20
     files = sum(path.is_file() for path in store.folder.rglob("*"))
     return {
         "minutes": (time.monotonic() - began) / 60, **sizes, "threads": driver.num_threads(),

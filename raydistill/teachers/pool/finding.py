@@ -10,8 +10,6 @@ from raydistill.teachers.pool.names import SUPERVISOR
 from raydistill.teachers.pool.placement import shared_actor
 from raydistill.teachers.pool.supervisor import SupervisorActor
 
-THREADS = 16
-
 
 def supervisor() -> Any:
     """The handle; where several processes ask at one time, they get the same."""
@@ -24,5 +22,6 @@ def supervisor() -> Any:
         resources={"node:__internal_head__": 0.001},
         max_restarts=-1,
         max_task_retries=0,
-        max_concurrency=THREADS,
+        # All its methods return at once, under one lock: more threads would only each fill a heap of their own.
+        max_concurrency=1,
     ).remote()
