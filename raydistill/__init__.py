@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from raydistill.commands.teachers import list_teachers, stop_teachers
     from raydistill.student.model import Student
     from raydistill.student.predicting import predict
+    from raydistill.tuning.results import SweepResult
+    from raydistill.tuning.sweep import resume_sweep, tune
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "RaydistillError",
     "SoftLabelError",
     "Student",
+    "SweepResult",
     "TeacherError",
     "distill",
     "evaluate",
@@ -45,8 +48,10 @@ __all__ = [
     "predict",
     "prune_store",
     "report",
+    "resume_sweep",
     "stop_teachers",
     "teach",
+    "tune",
     "verify_store",
 ]
 
@@ -59,10 +64,13 @@ _LATER = {
     "predict": "raydistill.student.predicting",
     "prune_store": "raydistill.commands.store",
     "report": "raydistill.commands.report",
+    "resume_sweep": "raydistill.tuning.sweep",
     "stop_teachers": "raydistill.commands.teachers",
     "teach": "raydistill.commands.teach",
+    "tune": "raydistill.tuning.sweep",
     "verify_store": "raydistill.commands.store",
     "Student": "raydistill.student.model",
+    "SweepResult": "raydistill.tuning.results",
 }
 
 

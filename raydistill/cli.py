@@ -30,6 +30,7 @@ UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
 }  # fmt: skip
 INTERRUPTED, TERMINATED = 130, 143  # as a shell says it: 128 + the signal
+_go_on = "the same command goes on from here"
 
 ConfigArgument = Annotated[str, typer.Argument(help="a YAML config, or the name of a shipped recipe such as demo")]
 Overrides = Annotated[
@@ -91,6 +92,35 @@ def distill(
     """Distil one student, and report before against after."""
     words = [*(overrides or ()), *([f"num_seeds={seeds}"] if seeds is not None else [])]
     raydistill.distill(_complete(config, words), out=out, again=again)
+
+
+@app.command()
+def tune(
+    space: Annotated[
+        str | None, typer.Argument(help="a YAML search space, or the name of one in search_spaces/")
+    ] = None,
+    overrides: Overrides = None,
+    config: Annotated[str | None, typer.Option(help="searched around, instead of the space's own")] = None,
+    trials: Annotated[int | None, typer.Option(help="in all; more than before extend a sweep")] = None,
+    out: Annotated[Path | None, typer.Option(help="the sweep's folder; default runs/tune-NAME")] = None,
+    resume: Annotated[Path | None, typer.Option(help="go on with the sweep in this folder")] = None,
+) -> None:
+    """Search a space from search_spaces/ with Ray Tune and Optuna; teachers are paid for once."""
+    global _go_on
+    if resume is not None:
+        if space is not None or overrides or config is not None or out is not None:
+            raise typer.BadParameter("--resume takes the space and the config from its folder; leave the others out")
+        _go_on = f"go on with: raydistill tune --resume {resume}"
+        raydistill.resume_sweep(resume, num_trials=trials)
+    elif space is None:
+        raise typer.BadParameter("name a search space, or --resume FOLDER")
+    else:
+        from raydistill.tuning.space import load_space, sweep_path
+
+        loaded = load_space(space)
+        out = sweep_path(loaded, out)
+        _go_on = f"go on with: raydistill tune --resume {out}"
+        raydistill.tune(loaded, overrides or (), out=out, config=config, num_trials=trials)
 
 
 @app.command()
@@ -198,7 +228,7 @@ def _terminate(signum: int, frame: object) -> None:
 
 def _say_stopped() -> None:
     # Not `print`, which may be at work when the signal comes.
-    os.write(2, b"\nstopped; the same command goes on from here\n")
+    os.write(2, f"\nstopped; {_go_on}\n".encode())
 
 
 def _fail(message: str) -> None:

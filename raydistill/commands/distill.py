@@ -13,7 +13,8 @@ import torch
 
 from raydistill.commands.cluster import cluster, needs_ray
 from raydistill.commands.experts import Experts, experts
-from raydistill.commands.labels import Labels, collect_labels, training_jobs
+from raydistill.commands.known import KnownTeachers, source_plan
+from raydistill.commands.labels import collect_labels
 from raydistill.commands.preflight import preflight
 from raydistill.commands.preparing import as_config, check_store, load_data
 from raydistill.commands.progress import Progress
@@ -28,7 +29,6 @@ from raydistill.data.dataset import TaskData
 from raydistill.evaluation.assemble import ArmResult, assemble_report
 from raydistill.evaluation.memory import PeakMemory
 from raydistill.evaluation.models import student_models, teacher_models
-from raydistill.soft_labels.tables import RunTables
 from raydistill.student.model import Student
 from raydistill.student.predicting import predict_split
 from raydistill.teachers.sources import SourcePlan
@@ -99,12 +99,14 @@ def distill(
                 | {f"teacher {name}": str(each["fingerprint"]) for name, each in at_hand.descriptions.items()}
             )
             models = teacher_models(at_hand.descriptions, _ask_latency(config, at_hand, data))
-            source = _source(config, data, at_hand).checked(progress.event)
+            accuracy = labels.ensemble_accuracy(data)
+            known = KnownTeachers(at_hand.descriptions, accuracy, at_hand.ways, at_hand.why_one_way)
+            source = source_plan(config, data, known).checked(progress.event)
             stored = not source.ways
             if stored:
                 # They have said all that will be asked: their cores and memory are the student's now.
                 teaching.close()
-            plans = [_plan(config, data, folder, labels, arm, seed, source) for seed in config.seeds for arm in ARMS]
+            plans = [_plan(config, data, folder, accuracy, arm, seed, source) for seed in config.seeds for arm in ARMS]
             progress.say(f"students: training {', '.join(plan.name for plan in plans)}")
             states = train_all(plans, data, progress, stored, on_stored=teaching.close)
             # What befell teachers while no student heard them.
@@ -139,20 +141,11 @@ def _ask_latency(config: Config, at_hand: Experts, data: dict[str, TaskData]) ->
     return ask
 
 
-def _source(config: Config, data: dict[str, TaskData], at_hand: Experts) -> SourcePlan:
-    """Where the distilled students' soft labels will come from."""
-    taught = {job.teacher: job.taught for job in training_jobs(config, data, at_hand.descriptions)}
-    mode = config.distill.soft_labels
-    ways = {way: reach for way, reach in at_hand.ways.items() if mode in ("auto", way)}
-    tables = RunTables(config, taught) if config.store.fill or mode == "stored" else None
-    return SourcePlan(config, ways, tables, at_hand.why_one_way)
-
-
 def _plan(
     config: Config,
     data: dict[str, TaskData],
     folder: RunFolder,
-    labels: Labels,
+    ensemble_accuracy: dict[str, float],
     arm: Arm,
     seed: int,
     source: SourcePlan,
@@ -166,7 +159,7 @@ def _plan(
         initial_student=folder.initial(seed),
         folder=folder.arm(arm, seed),
         tensorboard=folder.tensorboard / f"{arm}-seed{seed}",
-        ensemble_accuracy=labels.ensemble_accuracy(data),
+        ensemble_accuracy=ensemble_accuracy,
         open_source=source if arm == "distilled" else None,
     )
 

@@ -70,7 +70,7 @@ def _check_fit(askers: list[Asker]) -> None:
 
     wanted: dict[str, list[tuple[str, float]]] = {}
     for place, placement, count in askers:
-        for resource, amount in _asked(placement).items():
+        for resource, amount in asks_for(placement).items():
             wanted.setdefault(resource, []).append((place, amount * count))
     there = ray.cluster_resources()
     for resource, asks in wanted.items():
@@ -98,11 +98,11 @@ def check_nodes(place: str, placement: PlacementConfig, count: int, nodes: list[
     unmet = {key: value for key, value in placement.label_selector.items() if not _has_label(nodes, key, value)}
     if unmet:
         raise ConfigError(f"no node of the cluster has the labels {unmet} that {place}.label_selector asks for")
-    asked = _asked(placement)
+    asked = asks_for(placement)
     for key, value in placement.label_selector.items():
         nodes = [node for node in nodes if _has_label([node], key, value)]
     held = sum(
-        min((int((node["Resources"].get(resource, 0.0) + SLACK) / amount) for resource, amount in asked.items()))
+        min(int((node["Resources"].get(resource, 0.0) + SLACK) / amount) for resource, amount in asked.items())
         for node in (nodes if asked else [])
     )
     if asked and held < count:
@@ -114,7 +114,7 @@ def check_nodes(place: str, placement: PlacementConfig, count: int, nodes: list[
         )
 
 
-def _asked(placement: PlacementConfig) -> dict[str, float]:
+def asks_for(placement: PlacementConfig) -> dict[str, float]:
     """By resource, as Ray counts it."""
     asked = {"CPU": placement.num_cpus, "GPU": placement.num_gpus, **placement.resources}
     if placement.accelerator_type:

@@ -137,15 +137,15 @@ def open_run(config: Config, out: str | Path | None, again: bool = False) -> Ite
 def _claim(folder: RunFolder, config: Config, again: bool) -> None:
     if folder.config.is_file():
         old = folder.read_config()
-        difference = _difference(
+        changed = difference(
             old.model_dump(mode="json", exclude=ELSEWHERE), config.model_dump(mode="json", exclude=ELSEWHERE)
         )
-        if difference and not again:
+        if changed and not again:
             raise ConfigError(
-                f"{folder.path} holds a run of another config ({difference}); choose another name or --out, or replace "
+                f"{folder.path} holds a run of another config ({changed}); choose another name or --out, or replace "
                 "it with --again"
             )
-        more_seeds = not difference and config.num_seeds > old.num_seeds
+        more_seeds = not changed and config.num_seeds > old.num_seeds
         if again or (folder.report.is_file() and not more_seeds):
             folder.clear()
         elif more_seeds:
@@ -157,11 +157,11 @@ def _claim(folder: RunFolder, config: Config, again: bool) -> None:
     write_atomically(folder.config, dump_config(config))
 
 
-def _difference(old: Any, new: Any, place: str = "") -> str:
+def difference(old: Any, new: Any, place: str = "") -> str:
     """The first place where two configs differ, with both values; empty where they are the same."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
-            found = _difference(old.get(key), new.get(key), f"{place}.{key}" if place else key)
+            found = difference(old.get(key), new.get(key), f"{place}.{key}" if place else key)
             if found:
                 return found
         return ""

@@ -2,54 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
+from raydistill.config.mistakes import explain
 from raydistill.config.models import Config
+from raydistill.config.text import dump, parse, parse_value
 from raydistill.errors import ConfigError
-
-UNION_PARTS = ("constrained-", "dict[")  # what pydantic calls the types of a union
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice (YAML itself lets the last one win, silently)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = str(self.construct_object(key_node, deep=True))
-            if key in seen:
-                line = key_node.start_mark.line + 1
-                raise ConfigError(f"{node.start_mark.name}: line {line}: key {key!r} is given twice; remove one")
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes the strings that `_Loader` would read as something else."""
-
-
-# YAML 1.1 reads `1e-3` as a string; YAML 1.2 and everyone who types it mean a number.
-for _kind in (_Loader, _Dumper):
-    _kind.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-    )
-# No config value is a date: 2024-01-01 is a name.
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
-}
 
 
 def list_recipes() -> dict[str, str]:
@@ -81,13 +44,12 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Iterable[str]
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_explain(error)}") from None
+        raise ConfigError(f"{where}: {explain(error, Config)}") from None
 
 
 def dump_config(config: Config) -> str:
     """The resolved config as YAML, every default written out: `load_config` of it gives the same config."""
-    content = config.model_dump(mode="json")
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return dump(config.model_dump(mode="json"))
 
 
 def check_complete(config: Config) -> None:
@@ -119,7 +81,7 @@ def _read(source: str | Path, chain: tuple[str, ...] = ()) -> tuple[str, dict[st
             raise ConfigError(f"no config file {source}, and the shipped recipes are {', '.join(shipped)}")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source}: cannot be read as text ({error})") from error
-    content = _parse(where, text)
+    content = parse(where, text)
     if not isinstance(content, dict):
         raise ConfigError(f"{where}: a config is a mapping of keys, this is {type(content).__name__}")
     base = content.pop("extends", None)
@@ -133,18 +95,6 @@ def _read(source: str | Path, chain: tuple[str, ...] = ()) -> tuple[str, dict[st
     except ConfigError as error:
         raise ConfigError(f"{where}: extends {base!r}: {error}") from None
     return where, _merged(inherited, content)
-
-
-def _parse(where: str, text: str) -> Any:
-    try:
-        loader = _Loader(text)
-        loader.name = where
-        return loader.get_single_data()
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise ConfigError(f"{where}: line {line}: not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
 
 
 def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,8 +112,8 @@ def _apply(content: dict[str, Any], override: str) -> None:
     if not separator or not all(keys):
         raise ConfigError(f"{override!r} is not an override; write key=value, such as distill.temperature=3")
     try:
-        value = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError):
+        value = parse_value(text)
+    except ValueError:
         raise ConfigError(f"{override!r}: the value is not valid YAML; quote it") from None
     place = content
     for depth, key in enumerate(keys[:-1]):
@@ -178,71 +128,3 @@ def _apply(content: dict[str, Any], override: str) -> None:
         place[key] = dict(inner)
         place = place[key]
     place[keys[-1]] = value
-
-
-def _explain(error: ValidationError) -> str:
-    """The first problem, and how many more."""
-    problems = _by_place(error)
-    # An unknown key often causes others ("field required"): it explains them.
-    problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")
-    first = problems[0]
-    place = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        text = f"unknown key {place!r}"
-        valid = sorted(_valid_keys(first["loc"][:-1]))
-        near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1, cutoff=0.5)
-        text += f"; did you mean {near[0]!r}?" if near else f"; valid here: {', '.join(valid)}"
-    elif first["type"] == "missing":
-        text = f"key {place!r} is missing"
-    elif first["type"] == "value_error":
-        text = f"{place + ': ' if place else ''}{first['msg'].removeprefix('Value error, ')}"
-    else:
-        shown = repr(first["input"])
-        text = f"{place}: {first['msg'][0].lower()}{first['msg'][1:]} (got {shown[:60]})"
-    more = len(problems) - 1
-    return text + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
-
-
-def _by_place(error: ValidationError) -> list[ErrorDetails]:
-    """Where one of several types would do, each has its say, under its own name: the one that got furthest is told."""
-    found: list[ErrorDetails] = []
-    for problem in error.errors(include_url=False):
-        place = tuple(part for part in problem["loc"] if not str(part).startswith(UNION_PARTS))
-        if place == problem["loc"]:
-            found.append(problem)
-            continue
-        problem["loc"] = place
-        if found and found[-1]["loc"] == place:
-            continue
-        if found and found[-1]["loc"] == place[: len(found[-1]["loc"])]:
-            found.pop()
-        found.append(problem)
-    return found
-
-
-def _valid_keys(location: tuple[int | str, ...]) -> set[str]:
-    """The keys of the section at `location`, found by walking the models."""
-    model: type[BaseModel] = Config
-    skip = False
-    for part in location:
-        if skip:  # a name of the user's own: tasks.NAME, teachers.NAME
-            skip = False
-            continue
-        field = model.model_fields.get(str(part))
-        found = _section(field) if field else None
-        if found is None:
-            return set()
-        model, skip = found
-    return set(model.model_fields)
-
-
-def _section(field: FieldInfo) -> tuple[type[BaseModel], bool] | None:
-    """The section inside a field, and whether names stand between (`dict[str, Section]`)."""
-    pending = [(field.annotation, False)]
-    while pending:
-        kind, named = pending.pop()
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind, named
-        arguments = get_args(kind)
-        pending += [(argument, named or getattr(kind, "__origin__", None) is dict) for argument in arguments]
-    return None

@@ -1,0 +1,146 @@
+"""Whether a search space fits its config: every path, every end and every choice is tried before Ray starts."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from raydistill.config.loader import check_complete, load_config
+from raydistill.config.models import Config
+from raydistill.errors import ConfigError, first_line
+from raydistill.tuning.space import Parameter, Space
+
+MEASURES = ("retention", "parameters", "bytes", "latency_ms", "teacher_samples")
+OF_A_TASK = "validation."  # and a task's name: its metric on the validation split
+
+
+def base_config(space: Space, overrides: Iterable[str] = ()) -> Config:
+    """The setting that is searched around: the space's config with its `base`, then the words of the command line.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    words = [*assignments(space.base), *overrides]
+    config = load_config(space.config, words)
+    check_complete(config)
+    return config
+
+
+def assignments(values: Mapping[str, Any]) -> list[str]:
+    """As overrides on the command line. JSON is YAML."""
+    return [f"{path}={json.dumps(value)}" for path, value in values.items()]
+
+
+def candidate(config: Config, values: Mapping[str, Any]) -> Config:
+    """The config with these values, by dotted path.
+
+    Raises:
+        ConfigError: an unknown path, with the nearest valid one, or a wrong value.
+    """
+    return load_config(config.model_dump(mode="json"), assignments(values))
+
+
+def check_space(space: Space, config: Config) -> Space:
+    """The same space with every `*` replaced by the names that stand there.
+
+    Raises:
+        ConfigError: names the path, end of a range, choice, measure, condition or initial point that is not possible.
+    """
+    parameters = {path: each for pattern, each in space.space.items() for path in _expand(pattern, each, config)}
+    expanded = {
+        path: each.model_copy(update={"when": _expanded_when(path, each, parameters)})
+        for path, each in parameters.items()
+    }
+    space = space.model_copy(update={"space": expanded})
+    _try(space, config, "constants", {})
+    for path, parameter in space.space.items():
+        conditions = {where: _first(value) for where, value in parameter.when.items()}
+        for value in parameter.examples():
+            _try(space, config, f"space.{path}", {**conditions, path: value})
+    _check_measures(space, config)
+    for index, point in enumerate(space.search.initial_points):
+        _check_point(space, config, f"search.initial_points[{index}]", point)
+    if space.define is not None:
+        find_function(space)
+    return space
+
+
+def find_function(space: Space) -> Callable[[Any], dict[str, Any]]:
+    """The function that `define` names.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    module, separator, name = (space.define or "").partition(":")
+    if not separator:
+        raise ConfigError(f"{space.name}: define is {space.define!r}; write module:function")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{space.name}: define {space.define!r}: {first_line(error)}") from error
+    if not callable(found):
+        raise ConfigError(f"{space.name}: define {space.define!r} is no function")
+    function: Callable[[Any], dict[str, Any]] = found
+    return function
+
+
+def _expand(pattern: str, parameter: Parameter, config: Config) -> list[str]:
+    """`distill.task_weights.*`: one parameter for every task."""
+    if "*" not in pattern:
+        return [pattern]
+    head, _, tail = pattern.partition("*")
+    names = sorted(config.teachers) if head == "teachers." else sorted(config.tasks)
+    if tail.count("*") or not (head.endswith(".") and (not tail or tail.startswith("."))):
+        raise ConfigError(f"space.{pattern}: `*` stands for one whole name, such as distill.task_weights.*")
+    return [f"{head}{name}{tail}" for name in names]
+
+
+def _expanded_when(path: str, parameter: Parameter, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    before = list(parameters)[: list(parameters).index(path)]
+    for where in parameter.when:
+        if where not in before:
+            near = difflib.get_close_matches(where, before, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"space.{path}: when names {where!r}, which is not searched before it{hint}")
+        possible = parameters[where].examples()
+        wanted = parameter.when[where]
+        for value in wanted if isinstance(wanted, list) else [wanted]:
+            if parameters[where].choice is not None and value not in possible:
+                raise ConfigError(f"space.{path}: when {where} is {value!r}, which is none of its choices {possible}")
+    return dict(parameter.when)
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, list) else value
+
+
+def _try(space: Space, config: Config, where: str, values: Mapping[str, Any]) -> None:
+    try:
+        candidate(config, {**space.constants, **values})
+    except ConfigError as error:
+        raise ConfigError(f"{space.name}: {where}: {str(error).removeprefix('config: ')}") from None
+
+
+def _check_measures(space: Space, config: Config) -> None:
+    possible = [*MEASURES, *(f"{OF_A_TASK}{task}" for task in config.tasks)]
+    for section, names in (("objective", space.objective), ("constraints", space.constraints)):
+        for name in names:
+            if name not in possible:
+                near = difflib.get_close_matches(name, possible, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(possible)}"
+                raise ConfigError(f"{space.name}: {section}: there is no measure {name!r}; {hint}")
+
+
+def _check_point(space: Space, config: Config, where: str, point: Mapping[str, Any]) -> None:
+    for path, value in point.items():
+        parameter = space.space.get(path)
+        if parameter is None:
+            near = difflib.get_close_matches(path, list(space.space), n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{space.name}: {where} names {path!r}, which is not searched{hint}")
+        if not parameter.allows(value):
+            raise ConfigError(f"{space.name}: {where}: {path} is {value!r}, which is none of {parameter}")
+    _try(space, config, where, point)

@@ -1,0 +1,159 @@
+"""The trials as Ray Tune runs them: how many at a time, which are stopped early, and what the user sees meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from raydistill.commands.preflight import asks_for
+from raydistill.commands.progress import Progress
+from raydistill.config.models import Config
+from raydistill.errors import ConfigError, RaydistillError, first_line
+from raydistill.tuning.checking import candidate
+from raydistill.tuning.search import STEP, StudySearch
+from raydistill.tuning.space import Space
+from raydistill.tuning.study import SweepStudy
+from raydistill.tuning.trial import REASON_FILE, Measures, Setting, digest, run_arm
+from raydistill.tuning.watching import Watch
+
+GRACE = 0.2  # of a trial's steps, before a scheduler may stop it
+DIED = "its process ended: killed, or out of memory"
+
+
+def set_ray_tune_up() -> None:
+    """Before Ray starts: workers read it, too."""
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is the command's
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # paths in configs are relative to where the user is
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    for name in ("ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def trial_resources(config: Config) -> dict[str, float]:
+    """What one trial takes of the cluster, its workers included."""
+    training = config.training
+    each = asks_for(training.placement)
+    if training.num_workers:
+        return {resource: amount * training.num_workers for resource, amount in each.items()}
+    return each | {"CPU": max(1.0, each.get("CPU", 0.0))}
+
+
+def how_many_trials(space: Space, config: Config, teachers_stay: bool) -> int:
+    """At one time: as many as the space says, and as the cluster holds beside the teachers.
+
+    Raises:
+        ConfigError: not even one fits.
+    """
+    import ray
+
+    there, takes = ray.cluster_resources(), trial_resources(config)
+    kept: dict[str, float] = {}
+    for teacher in config.teachers.values() if teachers_stay else ():
+        for resource, amount in asks_for(teacher.placement).items():
+            kept[resource] = kept.get(resource, 0.0) + amount * teacher.min_replicas
+    fit = {
+        resource: int((there.get(resource, 0.0) - kept.get(resource, 0.0) + 1e-9) / amount)
+        for resource, amount in takes.items()
+    }
+    tight = min(fit, key=lambda resource: fit[resource])
+    if fit[tight] < 1:
+        beside = f" beside the teachers' {kept[tight]:g}" if kept.get(tight) else ""
+        raise ConfigError(
+            f"a trial asks for {takes[tight]:g} {tight}{beside} and the cluster has {there.get(tight, 0.0):g}; lower "
+            "training.placement or the teachers', or use a larger cluster (ray.address, ray.num_cpus)"
+        )
+    limit = space.search.max_concurrent_trials
+    return fit[tight] if limit == "auto" else min(fit[tight], limit)
+
+
+def trial_folder(sweep: Path, values: dict[str, Any]) -> Path:
+    """Of the trial with these values: the same values are trained once."""
+    return sweep / "trials" / digest(values)
+
+
+def run_trials(setting: Setting, study: SweepStudy, num_trials: int, concurrent: int, progress: Progress) -> None:
+    """Until as many have ended in all, or the time is over.
+
+    Raises:
+        RaydistillError: Ray Tune itself failed.
+    """
+    import ray.tune
+    from ray.exceptions import RayError
+
+    space, num_steps = study.space, setting.config.training.num_steps
+    budget_s = space.search.time_budget_s
+    search = StudySearch(
+        study, num_steps, num_trials, time.monotonic() + budget_s if budget_s else float("inf"),
+        lambda values: _reason(trial_folder(setting.folder, values)),
+    )  # fmt: skip
+    tuner = ray.tune.Tuner(
+        ray.tune.with_resources(
+            ray.tune.with_parameters(_trial, setting=setting),
+            {"CPU": 0} if setting.config.training.num_workers else trial_resources(setting.config),
+        ),
+        tune_config=ray.tune.TuneConfig(
+            search_alg=ray.tune.search.ConcurrencyLimiter(search, max_concurrent=concurrent),
+            scheduler=_scheduler(space, num_steps),
+            num_samples=-1,
+            reuse_actors=True,
+        ),
+        run_config=ray.tune.RunConfig(
+            name="ray_tune", storage_path=str(setting.folder), verbose=0,
+            callbacks=[Watch(study, progress, num_steps)],
+        ),
+    )  # fmt: skip
+    try:
+        tuner.fit()
+    except (ray.tune.TuneError, RayError) as error:
+        raise RaydistillError(f"the sweep failed ({first_line(error)}); the same command goes on from here") from error
+    finally:
+        shutil.rmtree(setting.folder / "ray_tune", ignore_errors=True)
+
+
+def _trial(call: dict[str, Any], setting: Setting) -> None:
+    """What Ray Tune runs."""
+    import ray.tune
+
+    folder = trial_folder(setting.folder, call["values"])
+    (folder / REASON_FILE).unlink(missing_ok=True)
+
+    def report(measures: Measures) -> None:
+        ray.tune.report(measures)
+
+    try:
+        run_arm(setting, candidate(setting.config, call["values"]), "distilled", folder, report)
+    except Exception as error:
+        folder.mkdir(parents=True, exist_ok=True)
+        line = str(error) if isinstance(error, RaydistillError) else first_line(error)
+        (folder / REASON_FILE).write_text(line, encoding="utf-8")
+        raise
+
+
+def _reason(folder: Path) -> str:
+    try:
+        return (folder / REASON_FILE).read_text(encoding="utf-8")
+    except OSError:
+        return DIED
+
+
+def _scheduler(space: Space, num_steps: int) -> Any:
+    """None, or what stops a trial that falls behind at the same step. No trial is stopped at its last step: it has
+    something to say still."""
+    from ray.tune.schedulers import AsyncHyperBandScheduler, HyperBandScheduler, MedianStoppingRule
+
+    kind, grace = space.search.scheduler, max(1, int(num_steps * GRACE))
+    ((metric, mode), *_) = space.objective.items()
+    common: dict[str, Any] = {"time_attr": STEP, "metric": metric, "mode": mode}
+    makers: dict[str, Callable[[], Any]] = {
+        "none": lambda: None,
+        "asha": lambda: AsyncHyperBandScheduler(**common, max_t=num_steps + 1, grace_period=grace, reduction_factor=3),
+        "hyperband": lambda: HyperBandScheduler(**common, max_t=num_steps + 1),
+        "median": lambda: MedianStoppingRule(**common, grace_period=grace, min_samples_required=3),
+    }
+    return makers[kind]()

@@ -1,0 +1,168 @@
+"""One trial: the same training as in `raydistill distill`, of one student, judged on the validation split."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from raydistill.commands.experts import experts
+from raydistill.commands.known import KnownTeachers, source_plan
+from raydistill.commands.labels import collect_labels
+from raydistill.commands.progress import Progress
+from raydistill.commands.run_folder import write_atomically
+from raydistill.commands.students import make_student
+from raydistill.config.loader import dump_config
+from raydistill.config.models import Config
+from raydistill.data.dataset import TaskData, load_task_data
+from raydistill.errors import RaydistillError
+from raydistill.evaluation.models import student_models
+from raydistill.soft_labels.source import total_cost
+from raydistill.student.model import Student
+from raydistill.training.checkpoint import TrainingState, load_state
+from raydistill.training.costs import costs_of
+from raydistill.training.launch import OnLog, launch
+from raydistill.training.loop import train_student
+from raydistill.training.plan import Arm, TrainingPlan
+from raydistill.tuning.checking import OF_A_TASK
+
+RESULT, REASON_FILE = "result.json", "failure.txt"
+Measures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all trials of a sweep share.
+
+    Attributes:
+        config: the base of every candidate.
+        known: its teachers. A candidate that changes what they see asks for itself, in the pools that runs share.
+        folder: of the sweep.
+        num_threads: of a trial's own process.
+    """
+
+    config: Config
+    known: KnownTeachers
+    folder: Path
+    num_threads: int
+
+
+def run_arm(setting: Setting, config: Config, arm: Arm, folder: Path, report: Callable[[Measures], None]) -> Measures:
+    """Train one student of a candidate, or go on with it, and measure it. What is finished is not trained again.
+
+    Args:
+        config: the candidate.
+        arm: distilled, or alone for the baseline.
+        folder: of this training: result.json is there in the end.
+        report: hears the measures after each validation; `step` among them.
+
+    Returns:
+        The measures of the best checkpoint.
+
+    Raises:
+        RaydistillError: in one line; the loss that became NaN is one.
+    """
+    began = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(setting.num_threads)
+    with FileLock(folder / ".lock"):  # a sampler may suggest the same twice at once
+        if (folder / RESULT).is_file():
+            found: Measures = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+            report(found)
+            return found
+        write_atomically(folder / "config.yaml", dump_config(config))
+        cache = Path(config.cache_dir).expanduser()
+        data = {name: load_task_data(name, task, cache) for name, task in config.tasks.items()}
+        with _known(setting, config, data, folder) as known:
+            initial = _initial_student(setting, config, data)
+            shape = student_models(Student.from_pretrained(str(initial)).eval(), data)["student"]
+            measures: Measures = {name: float(shape[name]) for name in ("parameters", "bytes", "latency_ms")}
+            earlier = load_state(folder / "checkpoints")
+            curve = list(earlier.curve) if earlier else []
+
+            def on_log(line: dict[str, Any]) -> None:
+                if math.isnan(line.get("total_loss", 0.0)):
+                    raise RaydistillError(f"the loss is no number at step {line['step']}")
+                if "validation/retention" in line:
+                    scores = {name: line[f"validation/{name}"] for name in config.tasks}
+                    curve.append({"retention": line["validation/retention"], "validation": scores})
+                    report({**measures, **_best(curve), "teacher_samples": 0.0, "step": float(line["step"])})
+
+            plan = TrainingPlan(
+                config, arm, config.seed, initial, folder / "checkpoints", folder / "tensorboard",
+                known.ensemble_accuracy,
+                source_plan(config, data, known) if arm == "distilled" else None,
+            )  # fmt: skip
+            begins = time.perf_counter()
+            train = launch if config.training.num_workers else train_here
+            state = train(plan, data, on_log)
+        ends = time.perf_counter()
+        measures |= _best(state.curve) | {
+            "teacher_samples": float(total_cost(costs_of(state).values()).samples),
+            "step": float(state.step),
+            "best_step": float(state.best_step),
+            "training_s": state.wall_s,
+            "overhead_s": begins - began + time.perf_counter() - ends,
+        }
+        write_atomically(folder / RESULT, json.dumps(measures, indent=1))
+        report(measures)
+        return measures
+
+
+def train_here(plan: TrainingPlan, data: dict[str, TaskData], on_log: OnLog) -> TrainingState:
+    """In this process, without Ray Train; what is finished stays so."""
+    finished = load_state(plan.folder)
+    if finished and finished.step >= plan.config.training.num_steps:
+        return finished
+    return train_student(plan, data, on_log=on_log)
+
+
+def _best(curve: list[dict[str, Any]]) -> Measures:
+    """Of the checkpoint that validated best, the first of equals, as the training keeps it."""
+    point = max(curve, key=lambda each: float(each["retention"]))
+    of_tasks = {f"{OF_A_TASK}{name}": float(score) for name, score in point["validation"].items()}
+    return {"retention": float(point["retention"]), **of_tasks}
+
+
+@contextlib.contextmanager
+def _known(setting: Setting, config: Config, data: dict[str, TaskData], folder: Path) -> Iterator[KnownTeachers]:
+    """Of the candidate's teachers; for as long as they may be asked."""
+    if seen_by_teachers(config) == seen_by_teachers(setting.config):
+        yield setting.known
+        return
+    with Progress(folder / "log.txt") as progress:
+        label_names = {name: task.label_names for name, task in data.items()}
+        with experts(config, label_names, progress) as at_hand:
+            labels = collect_labels(config, data, at_hand, progress, with_train=config.distill.soft_labels == "stored")
+            yield KnownTeachers(at_hand.descriptions, labels.ensemble_accuracy(data), at_hand.ways, at_hand.why_one_way)
+
+
+def seen_by_teachers(config: Config) -> str:
+    """Changes with all that decides what teachers are asked and who they are."""
+    content = config.model_dump(mode="json", include={"tasks", "teachers", "cache_dir", "store"})
+    return digest(content)
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """A short name for some content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _initial_student(setting: Setting, config: Config, data: dict[str, TaskData]) -> Path:
+    """Of its shape and seed; the same for all trials that differ in nothing else."""
+    shape = config.model_dump(mode="json", include={"student", "tasks", "seed"})
+    path = setting.folder / "initial" / digest(shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            make_student(config, data, config.seed, path)
+    return path

@@ -1,0 +1,94 @@
+"""A search space is checked before Ray starts: each mistake is one line that names the place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from raydistill.errors import ConfigError
+from raydistill.tuning.checking import base_config, check_space
+from raydistill.tuning.space import Space, load_space
+
+T = "distill.temperature"
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    return {"name": "x", "config": "demo", "space": {T: {"float": [1, 4]}}, **changes}
+
+
+def checked(**changes: Any) -> Space:
+    space = load_space(content(**changes))
+    return check_space(space, base_config(space))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"space": {}}, ["space is empty"]),
+        ({"space": {"distill.temprature": {"float": [1, 4]}}}, ["distill.temprature", "did you mean 'temperature'"]),
+        ({"space": {T: {"float": [4, 4]}}}, [T, "range is empty"]),
+        ({"space": {T: {"float": [4, 1]}}}, [T, "low is 4 and high is 1"]),
+        ({"space": {T: {"float": [0, 4], "log": True}}}, [T, "log needs a range above 0"]),
+        ({"space": {T: {"float": [0, 4]}}}, ["space.distill.temperature", "greater than 0"]),
+        ({"space": {T: {"float": [1, 4], "int": [1, 4]}}}, [T, "exactly one of"]),
+        ({"space": {T: {"float": [1, 4], "log": True, "step": 1}}}, [T, "log and step"]),
+        ({"space": {T: {"choice": []}}}, [T, "choice is empty"]),
+        ({"space": {T: {"choice": [1, "hot"]}}}, ["space.distill.temperature", "valid number", "hot"]),
+        ({"space": {"student.depth": {"int": [2, 6], "step": 0.5}}}, ["student.depth", "whole"]),
+        ({"space": {"student.depth": {"float": [2, 6]}}}, ["space.student.depth", "integer"]),
+        ({"space": {T: {"flaot": [1, 4]}}}, ["unknown key", "did you mean 'float'"]),
+        ({"objective": {"retntion": "max"}}, ["no measure 'retntion'", "did you mean 'retention'"]),
+        ({"objective": {"validation.moods": "max"}}, ["no measure 'validation.moods'"]),
+        ({"objective": {"retention": "most"}}, ["objective.retention"]),
+        ({"objective": {}}, ["objective"]),
+        ({"constraints": {"parameters": {}}}, ["constraints.parameters", "at_most or at_least"]),
+        (
+            {"objective": {"retention": "max", "bytes": "min"}, "search": {"scheduler": "asha"}},
+            ["asha", "one objective", "retention, bytes"],
+        ),
+        ({"search": {"num_trials": 0}}, ["search.num_trials", "greater than 0"]),
+        ({"search": {"sampler": "grid"}}, ["grid needs a step", T]),
+        ({"search": {"sampler": "annealing"}}, ["search.sampler"]),
+        ({"search": {"sampler": "nsga2"}}, ["nsga2", "several objectives"]),
+        ({"search": {"initial_points": [{T: 9}]}}, ["initial_points[0]", "none of 1…4"]),
+        ({"search": {"initial_points": [{"distill.temprature": 2}]}}, ["initial_points[0]", "did you mean"]),
+        ({"constants": {"distill.hard_weigth": 1}}, ["constants", "did you mean 'hard_weight'"]),
+        ({"base": {"distill.hard_weigth": 1}}, ["did you mean 'hard_weight'"]),
+        ({"space": {T: {"float": [1, 4], "when": {"student.sise": "tiny"}}}}, [T, "student.sise", "not searched"]),
+        (
+            {"space": {"student.size": {"choice": ["tiny"]}, T: {"float": [1, 4], "when": {"student.size": "vast"}}}},
+            [T, "'vast'", "none of its choices"],
+        ),
+        ({"space": {"distill.task_weights.*.x": {"float": [1, 4]}}}, ["space.distill.task_weights"]),
+        ({"space": {"distill.task_w*": {"float": [1, 4]}}}, ["one whole name"]),
+        ({"define": "nowhere:space", "space": {}}, ["nowhere"]),
+        ({"define": "nowhere", "space": {}}, ["module:function"]),
+        ({"define": "math:sin"}, ["do not go together"]),
+        ({"config": "dmeo"}, ["dmeo"]),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_that_names_its_place(changes: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        checked(**changes)
+    for word in words:
+        assert word in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_star_stands_for_every_name() -> None:
+    space = checked(space={"distill.task_weights.*": {"float": [0.5, 2]}})
+    assert list(space.space) == [f"distill.task_weights.{name}" for name in ("clothes", "language", "sentiment")]
+
+
+def test_all_that_is_shipped_is_checked() -> None:
+    from raydistill.tuning.space import list_spaces
+
+    for path in list_spaces().values():
+        space = load_space(path)
+        assert space.description and check_space(space, base_config(space)).space
+
+
+def test_a_space_that_is_not_there_names_those_that_are() -> None:
+    with pytest.raises(ConfigError, match=r"no search space 'smok'.*smoke"):
+        load_space("smok")

@@ -1,0 +1,132 @@
+"""The study: what is suggested, what counts as best, and what is left after a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from raydistill.config.loader import load_config
+from raydistill.tuning.checking import base_config, check_space
+from raydistill.tuning.space import Space, load_space
+from raydistill.tuning.study import REASON, SweepStudy
+
+T, W = "distill.temperature", "distill.hard_weight"
+
+
+def space_of(**changes: Any) -> Space:
+    space = load_space({"name": "x", "config": "demo", "space": {T: {"float": [1, 4]}}, **changes})
+    return check_space(space, base_config(space))
+
+
+def begun(path: Path, space: Space) -> SweepStudy:
+    study = SweepStudy(path / "study.log", space)
+    study.begin(load_config(space.config))
+    return study
+
+
+def measures(**values: float) -> dict[str, float]:
+    return {"retention": 0.5, "parameters": 1_000.0, "step": 100.0, **values}
+
+
+def test_the_defaults_come_first_then_the_points_of_the_space(tmp_path: Path) -> None:
+    default = load_config("demo").distill.temperature
+    study = begun(tmp_path, space_of(search={"initial_points": [{T: 3.5}]}))
+    assert [study.ask()[1] for _ in range(2)] == [{T: default}, {T: 3.5}]
+
+
+def test_a_default_outside_the_space_is_not_tried(tmp_path: Path) -> None:
+    study = begun(tmp_path, space_of(space={T: {"float": [3, 4]}}))
+    assert 3 <= study.ask()[1][T] <= 4
+
+
+def test_a_path_whose_condition_is_not_met_is_not_set(tmp_path: Path) -> None:
+    sizes = {"choice": ["tiny", "small"]}
+    space = space_of(
+        space={"student.size": sizes, "student.depth": {"int": [1, 3], "when": {"student.size": ["small"]}}},
+        constants={W: 0.25}, search={"sampler": "random"},
+    )  # fmt: skip
+    study = begun(tmp_path, space)
+    asked = [study.ask()[1] for _ in range(12)]
+    assert {values["student.size"] for values in asked} == {"tiny", "small"}
+    assert all(("student.depth" in values) == (values["student.size"] == "small") for values in asked)
+    assert all(values[W] == 0.25 for values in asked)
+
+
+def test_choices_may_be_lists_and_mappings(tmp_path: Path) -> None:
+    choices = [{"clothes": 1.0}, {"clothes": 2.0}]
+    study = begun(tmp_path, space_of(space={"distill.task_weights": {"choice": choices}}))
+    assert study.ask()[1]["distill.task_weights"] in choices
+
+
+def test_a_grid_tries_everything_once(tmp_path: Path) -> None:
+    grid = {T: {"float": [1, 2], "step": 0.5}, W: {"choice": [0.0, 0.5]}}
+    study = begun(tmp_path, space_of(space=grid, search={"sampler": "grid", "num_trials": 6}))
+    seen = set()
+    for _ in range(6):
+        trial, values = study.ask()
+        study.tell(trial, measures(), whole=True)
+        seen.add((values[T], values[W]))
+    assert seen == {(t, w) for t in (1.0, 1.5, 2.0) for w in (0.0, 0.5)}
+
+
+def test_the_best_is_whole_and_within_the_constraints(tmp_path: Path) -> None:
+    study = begun(tmp_path, space_of(constraints={"parameters": {"at_most": 1_000}}))
+    for retention, parameters, whole in ((0.7, 900, True), (0.9, 2_000, True), (0.99, 900, False), (0.8, 1_000, True)):
+        study.tell(study.ask()[0], measures(retention=retention, parameters=parameters), whole)
+    assert [trial.number for trial in study.best] == [3]
+    assert [trial.state for trial in study.ended] == [
+        TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE,
+    ]  # fmt: skip
+
+
+def test_of_several_objectives_the_best_are_those_that_none_beats(tmp_path: Path) -> None:
+    study = begun(tmp_path, space_of(objective={"retention": "max", "parameters": "min"}))
+    for retention, parameters in ((0.7, 900), (0.9, 2_000), (0.6, 950), (0.9, 1_500)):
+        study.tell(study.ask()[0], measures(retention=retention, parameters=parameters), whole=True)
+    assert [trial.number for trial in study.best] == [0, 3]
+
+
+def test_after_a_kill_what_was_under_way_is_tried_again_and_the_rest_is_kept(tmp_path: Path) -> None:
+    space = space_of()
+    study = begun(tmp_path, space)
+    study.tell(study.ask()[0], measures(retention=0.7), whole=True)
+    _, under_way = study.ask()
+    study.tell_failure(study.ask()[0], "out of memory")
+    again = begun(tmp_path, space)
+    assert [trial.number for trial in again.ended] == [0, 2]
+    assert again.ended[1].user_attrs[REASON] == "out of memory"
+    assert again.best[0].values == [0.7]
+    assert again.ask()[1] == under_way
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_sampler_that_goes_on_does_not_repeat_itself(tmp_path: Path, sampler: str) -> None:
+    space = space_of(search={"sampler": sampler, "num_trials": 30})
+    seen = set()
+    for _ in range(3):
+        study = begun(tmp_path, space)
+        for _ in range(4):
+            trial, values = study.ask()
+            study.tell(trial, measures(retention=1 / values[T]), whole=True)
+            seen.add(values[T])
+    assert len(seen) == 12
+
+
+def test_nsga2_takes_several_objectives(tmp_path: Path) -> None:
+    study = begun(tmp_path, space_of(objective={"retention": "max", "parameters": "min"}, search={"sampler": "nsga2"}))
+    for _ in range(6):
+        trial, values = study.ask()
+        study.tell(trial, measures(retention=values[T]), whole=True)
+    assert study.best
+
+
+def test_the_same_seed_suggests_the_same(tmp_path: Path) -> None:
+    drawn = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        study = begun(tmp_path / name, space_of(search={"seed": 7}))
+        drawn.append([study.ask()[1][T] for _ in range(4)])
+    assert drawn[0] == drawn[1]
