@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from raydistill.config.models import Precision
+from raydistill.config.basics import Precision
 
 
 @cache

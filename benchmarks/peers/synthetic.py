@@ -14,7 +14,8 @@ import torch
 
 import raydistill
 from raydistill.commands.students import make_student
-from raydistill.config.models import Config, DataConfig
+from raydistill.config.data import DataConfig
+from raydistill.config.models import Config
 from raydistill.data.dataset import Split, TaskData
 from raydistill.data.preparing import Preparer
 from raydistill.teachers.checkpoints import save_teacher

@@ -118,20 +118,31 @@ def open_run(config: Config, out: str | Path | None, again: bool = False) -> Ite
         ConfigError: the folder belongs to another config, to another process or to something else, or cannot be made.
     """
     folder = RunFolder(run_path(config, out))
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.path / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(f"another process is writing {folder.path}; wait for it, or choose another --out") from None
-    except OSError as error:
-        raise ConfigError(f"cannot write to {folder.path}: {error.strerror}; choose another --out") from error
-    try:
+    with owned(folder.path):
         _claim(folder, config, again)
         yield folder
+
+
+@contextlib.contextmanager
+def owned(path: Path) -> Iterator[None]:
+    """A folder, made where it is not there, that no other process writes for as long as the block lasts.
+
+    Raises:
+        ConfigError: another one writes it, or it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(f"another process is writing {path}; wait for it, or choose another --out") from None
+    except OSError as error:
+        raise ConfigError(f"cannot write to {path}: {error.strerror}; choose another --out") from error
+    try:
+        yield
     finally:
         lock.release()
-        (folder.path / ".lock").unlink(missing_ok=True)
+        (path / ".lock").unlink(missing_ok=True)
 
 
 def _claim(folder: RunFolder, config: Config, again: bool) -> None:

@@ -5,83 +5,12 @@ Nothing here imports torch or ray, so that `raydistill --help` and config errors
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-Domain = Literal["vision", "text", "speech"]
-Precision = Literal["auto", "fp32", "bf16"]
-# Names appear in paths of overrides and of files.
-Name = Annotated[str, StringConstraints(pattern=r"^[^\s./\\=]+$")]
-
-
-def _power_of_two(value: int) -> int:
-    if value < 2 or value & (value - 1):
-        raise ValueError(f"{value} is not a power of two from 2 on")
-    return value
-
-
-PowerOfTwo = Annotated[int, AfterValidator(_power_of_two)]
-
-
-class Frozen(BaseModel):
-    """A config section: immutable, unknown keys refused. Derive a new one with `model_copy(update=…)`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class DataConfig(Frozen):
-    """Where the rows of a task come from and how a row becomes a view.
-
-    `source` names a loader: `hub`, `imagefolder`, `audiofolder`, `csv`, `json`, `parquet` and `disk`
-    (`Dataset.save_to_disk`) go through Hugging Face `datasets`; the other three are the demo's own sources.
-    A split that the source does not have is cut from its train split, whole groups at a time.
-    """
-
-    source: Literal[
-        "hub", "imagefolder", "audiofolder", "csv", "json", "parquet", "disk",
-        "fashion_mnist", "sentiment", "spoken_language",
-    ]  # fmt: skip
-    path: str | None = Field(None, description="hub name, folder or file; the demo sources need none")
-    subset: str | None = Field(None, description="configuration name of a hub data set")
-    input_column: str | None = Field(None, description="default: image, text or audio, after the domain")
-    label_column: str = "label"
-    group_column: str | None = Field(None, description="rows of one group never cross splits")
-    train_split: str = "train"
-    validation_split: str | None = "validation"
-    test_split: str | None = "test"
-    validation_fraction: float = Field(0.1, gt=0.0, lt=1.0)
-    test_fraction: float = Field(0.1, gt=0.0, lt=1.0)
-    max_train: PositiveInt | None = None
-    max_validation: PositiveInt | None = None
-    max_test: PositiveInt | None = None
-    label_names: tuple[str, ...] | None = Field(None, description="default: those found in the data, sorted")
-    image_size: PositiveInt = Field(224, description="side of the square view, pixels")
-    grayscale: bool = False
-    sample_rate: PositiveInt = Field(16_000, description="of the view's waveform, Hz")
-    max_seconds: float = Field(10.0, gt=0.0, description="longer clips are cut")
-    augment: bool = True
-    num_views: PositiveInt = Field(2, description="distinct augmented views a training row has")
-    max_bad_fraction: float = Field(0.01, ge=0.0, le=1.0, description="share of unusable rows that is skipped")
-
-    @model_validator(mode="after")
-    def _path_given(self) -> DataConfig:
-        if self.path is None and self.source not in ("fashion_mnist", "sentiment", "spoken_language"):
-            raise ValueError(f"source {self.source!r} needs a path")
-        return self
-
-
-class TaskConfig(Frozen):
-    """One thing that the student learns to do."""
-
-    kind: Literal["classification"] = "classification"
-    domain: Domain
-    data: DataConfig
-
-    @property
-    def num_views(self) -> int:
-        """Distinct augmented views of a training row; 0 = the plain one only (a text has no others)."""
-        return self.data.num_views if self.data.augment and self.domain != "text" else 0
+from raydistill.config.basics import Frozen, Name, PowerOfTwo, Precision
+from raydistill.config.data import TaskConfig
 
 
 class PlacementConfig(Frozen):
@@ -89,8 +18,8 @@ class PlacementConfig(Frozen):
 
     num_cpus: float = Field(1.0, ge=0.0)
     num_gpus: float = Field(0.0, ge=0.0)
-    resources: dict[str, float] = {}
-    label_selector: dict[str, str] = {}
+    resources: dict[str, float] = Field({})
+    label_selector: dict[str, str] = Field({})
     accelerator_type: str | None = None
 
 
@@ -123,7 +52,7 @@ class TeacherConfig(Frozen):
     checkpoint: str | None = Field(
         None, description="folder, safetensors file or `hub:OWNER/NAME`; without it `teach` makes one"
     )
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({})
     train: TeachConfig | None = None
     label_names: tuple[str, ...] | None = Field(None, description="the checkpoint's order, where it does not say")
     image_size: PositiveInt | None = Field(None, description="resolution this teacher sees; default: the view's")
@@ -184,7 +113,7 @@ class DistillConfig(Frozen):
 
     temperature: float = Field(2.0, gt=0.0)
     hard_weight: float = Field(0.3, ge=0.0, le=1.0, description="of the labels; the soft labels get the rest")
-    task_weights: dict[str, float] = {}
+    task_weights: dict[str, float] = Field({})
     soft_labels: Literal["auto", "local", "remote", "stored"] = Field(
         "auto", description="in the student's process, from actors, written ahead; `auto` measures and picks"
     )
@@ -216,7 +145,7 @@ class TrainingConfig(Frozen):
 
     num_steps: PositiveInt = 1_000
     batch_size: PositiveInt = Field(32, description="rows of each task, per worker and micro-batch")
-    task_batch_size: dict[str, PositiveInt] = {}
+    task_batch_size: dict[str, PositiveInt] = Field({})
     gradient_accumulation: PositiveInt = 1
     learning_rate: float = Field(1e-3, gt=0.0)
     weight_decay: float = Field(0.05, ge=0.0)
@@ -248,7 +177,7 @@ class Config(Frozen):
     num_seeds: PositiveInt = Field(1, description="students of each arm, of seeds `seed`, `seed` + 1, …")
     cache_dir: str = Field("~/.cache/raydistill", description="data sets, teachers and soft labels")
     tasks: dict[Name, TaskConfig] = Field(min_length=1)
-    teachers: dict[Name, TeacherConfig] = {}
+    teachers: dict[Name, TeacherConfig] = Field({})
     student: StudentConfig = StudentConfig()
     distill: DistillConfig = DistillConfig()
     store: StoreConfig = StoreConfig()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.config.models import Domain
+from raydistill.config.basics import Domain
 
 Inputs = NDArray[np.uint8] | list[str] | list[NDArray[np.float32]]
 

@@ -15,7 +15,8 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from raydistill.atomic import reason
-from raydistill.config.models import DataConfig, Domain, TaskConfig
+from raydistill.config.basics import Domain
+from raydistill.config.data import DataConfig, TaskConfig
 from raydistill.data import table, views
 from raydistill.data.batch import Inputs, ViewBatch
 from raydistill.data.sources import open_source

@@ -13,7 +13,7 @@ import torchaudio
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from raydistill.config.models import DataConfig
+from raydistill.config.data import DataConfig
 
 
 class BadRow(Exception):

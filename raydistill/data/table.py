@@ -15,7 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raydistill.atomic import reason, replacing
-from raydistill.config.models import DataConfig, Domain
+from raydistill.config.basics import Domain
+from raydistill.config.data import DataConfig
 from raydistill.data import decoding
 from raydistill.data.rows import RawData, RawRow
 from raydistill.data.splits import cut

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raydistill.config.models import DataConfig
+from raydistill.config.data import DataConfig
 from raydistill.data import decoding
 from raydistill.data.batch import Inputs, ViewBatch
 from raydistill.data.dataset import Split

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from raydistill.config.models import Config, Domain, StudentConfig
+from raydistill.config.basics import Domain
+from raydistill.config.models import Config, StudentConfig
 
 # width, depth, heads. Parameters without token embeddings: about 0.2, 0.8 and 5 million.
 SIZES = {"tiny": (96, 2, 3), "small": (160, 3, 4), "base": (256, 6, 8)}

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from raydistill.config.models import Domain
+from raydistill.config.basics import Domain
 
 
 class Task(Protocol):

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from raydistill.config.models import Domain
+from raydistill.config.basics import Domain
 from raydistill.losses.hard import NO_LABEL, hard_cross_entropy
 from raydistill.losses.soft import soft_kl_divergence
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.config.models import Config, TaskConfig
+from raydistill.config.data import TaskConfig
+from raydistill.config.models import Config
 from raydistill.data.dataset import Split, TaskData
 from raydistill.data.ordering import sorted_batches
 from raydistill.errors import TeacherError

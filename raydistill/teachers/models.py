@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raydistill.config.models import DataConfig, Domain, TeacherConfig
+from raydistill.config.basics import Domain
+from raydistill.config.data import DataConfig
+from raydistill.config.models import TeacherConfig
 from raydistill.data.preparing import Preparer, TextPreparer, VisionPreparer, WaveformPreparer
 from raydistill.errors import TeacherError
 

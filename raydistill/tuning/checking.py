@@ -49,14 +49,11 @@ def check_space(space: Space, config: Config) -> Space:
     Raises:
         ConfigError: names the path, end of a range, choice, measure, condition or initial point that is not possible.
     """
-    parameters = {path: each for pattern, each in space.space.items() for path in _expand(pattern, each, config)}
-    expanded = {
-        path: each.model_copy(update={"when": _expanded_when(path, each, parameters)})
-        for path, each in parameters.items()
-    }
-    space = space.model_copy(update={"space": expanded})
+    parameters = {path: each for pattern, each in space.space.items() for path in _expand(pattern, config)}
+    space = space.model_copy(update={"space": parameters})
     _try(space, config, "constants", {})
     for path, parameter in space.space.items():
+        _check_conditions(path, parameter, parameters)
         conditions = {where: _first(value) for where, value in parameter.when.items()}
         for value in parameter.examples():
             _try(space, config, f"space.{path}", {**conditions, path: value})
@@ -87,7 +84,7 @@ def find_function(space: Space) -> Callable[[Any], dict[str, Any]]:
     return function
 
 
-def _expand(pattern: str, parameter: Parameter, config: Config) -> list[str]:
+def _expand(pattern: str, config: Config) -> list[str]:
     """`distill.task_weights.*`: one parameter for every task."""
     if "*" not in pattern:
         return [pattern]
@@ -98,7 +95,7 @@ def _expand(pattern: str, parameter: Parameter, config: Config) -> list[str]:
     return [f"{head}{name}{tail}" for name in names]
 
 
-def _expanded_when(path: str, parameter: Parameter, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+def _check_conditions(path: str, parameter: Parameter, parameters: Mapping[str, Parameter]) -> None:
     before = list(parameters)[: list(parameters).index(path)]
     for where in parameter.when:
         if where not in before:
@@ -110,7 +107,6 @@ def _expanded_when(path: str, parameter: Parameter, parameters: Mapping[str, Par
         for value in wanted if isinstance(wanted, list) else [wanted]:
             if parameters[where].choice is not None and value not in possible:
                 raise ConfigError(f"space.{path}: when {where} is {value!r}, which is none of its choices {possible}")
-    return dict(parameter.when)
 
 
 def _first(value: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
+from raydistill.config.basics import Frozen
 from raydistill.config.mistakes import explain
-from raydistill.config.models import Frozen
 from raydistill.config.text import read_mapping
 from raydistill.errors import ConfigError
 

@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from raydistill.commands.cluster import cluster
 from raydistill.commands.experts import experts
 from raydistill.commands.known import KnownTeachers, source_plan
@@ -18,7 +16,7 @@ from raydistill.commands.labels import collect_labels
 from raydistill.commands.preflight import preflight
 from raydistill.commands.preparing import as_config, check_store, load_data
 from raydistill.commands.progress import Progress
-from raydistill.commands.run_folder import ELSEWHERE, difference, write_atomically
+from raydistill.commands.run_folder import ELSEWHERE, difference, owned, write_atomically
 from raydistill.commands.teach import teach_missing
 from raydistill.config.loader import dump_config, load_config
 from raydistill.config.models import Config
@@ -32,7 +30,7 @@ from raydistill.tuning.space import Space, load_space, sweep_path
 from raydistill.tuning.study import SweepStudy
 from raydistill.tuning.trial import Setting
 
-SPACE, CONFIG, STUDY = "space.json", "config.yaml", "study.log"
+SPACE, CONFIG, STUDY, ASKED = "space.json", "config.yaml", "study.log", "asked.json"
 
 
 def tune(
@@ -104,6 +102,7 @@ def _sweep(space: Space, config: Config, out: Path, num_trials: int | None) -> S
                 experts(config, {name: task.label_names for name, task in data.items()}, progress)
             )
             labels = collect_labels(config, data, at_hand, progress, with_train=True)
+            asked = _count_asked(folder, total_cost(labels.costs.values()).samples)
             known = KnownTeachers(
                 at_hand.descriptions, labels.ensemble_accuracy(data), at_hand.ways, at_hand.why_one_way
             )
@@ -121,12 +120,20 @@ def _sweep(space: Space, config: Config, out: Path, num_trials: int | None) -> S
             found = [candidate(config, trial.values) for trial in records(study, config, {}) if trial.measures]
             baselines = run_baselines(setting, found, progress) if found else {}
         trials = records(study, config, baselines)
-        samples = total_cost(labels.costs.values()).samples
-        samples += sum(int(trial.measures.get("teacher_samples", 0)) for trial in trials)
+        samples = asked + sum(int(trial.measures.get("teacher_samples", 0)) for trial in trials)
         result = SweepResult(folder, space, trials, {"teacher_samples": samples, "wall_s": progress.elapsed_s})
         write_results(result, config)
     print_results(result)
     return result
+
+
+def _count_asked(folder: Path, samples: int) -> int:
+    """Rows that teachers computed before any trial, for this call and for those that it goes on from."""
+    path = folder / ASKED
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else 0
+    total: int = before + samples
+    write_atomically(path, json.dumps(total))
+    return total
 
 
 def _changes_what_teachers_see(space: Space) -> bool:
@@ -143,19 +150,9 @@ def _folder(path: Path, space: Space, config: Config) -> Iterator[Path]:
     Raises:
         ConfigError: it belongs to another sweep, to another process or to something else, or cannot be made.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(f"another process is writing {path}; wait for it, or choose another --out") from None
-    except OSError as error:
-        raise ConfigError(f"cannot write to {path}: {error.strerror}; choose another --out") from error
-    try:
+    with owned(path):
         _claim(path, space, config)
         yield path
-    finally:
-        lock.release()
 
 
 def _claim(path: Path, space: Space, config: Config) -> None:

@@ -104,7 +104,7 @@ def test_called_again_it_is_done_and_with_more_trials_it_is_extended(
     after = sweep_of(out)["trials"]
     assert len(after) == 6
     assert [trial["measures"] for trial in after[:4]] == [trial["measures"] for trial in before]
-    assert sweep_of(out)["cost"]["teacher_samples"] == 0  # of this call: the store knows all
+    assert sweep_of(out)["cost"]["teacher_samples"] == ROWS  # of all calls: the store knew everything
     assert_refused(lab.run("tune", space_file(lab), "--out", out), "another space or config", "--resume")
 
 
@@ -148,6 +148,22 @@ def test_a_trial_that_fails_is_told_with_its_reason_and_the_others_go_on(lab: La
     by_rate = {trial["values"]["training.learning_rate"]: trial for trial in sweep_of(out)["trials"]}
     assert by_rate[1e-3]["state"] == "whole" and by_rate[1e30]["state"] == "failed"
     assert "no number" in by_rate[1e30]["reason"] and "no number" in done.stdout
+
+
+def test_a_trial_that_falls_behind_is_stopped_and_no_result_beside_the_others(lab: Lab) -> None:
+    out = lab.new("sweep")
+    # The default, 3e-3, is tried first; whoever learns nothing is behind it at every step.
+    rates = {"training.learning_rate": {"choice": [3e-3, 1e-9, 2e-9]}}
+    points = [{"training.learning_rate": 1e-9}, {"training.learning_rate": 2e-9}]
+    search = {"scheduler": "asha", "num_trials": 3, "max_concurrent_trials": 1, "initial_points": points}
+    training = {**lab.settings()["training"], "num_steps": 40}
+    done = lab.run("tune", space_file(lab, {"training": training}, space=rates, search=search), "--out", out)
+    assert done.code == 0, done.stderr
+    trials = sweep_of(out)["trials"]
+    assert [trial["state"] for trial in trials] == ["whole", "stopped", "stopped"], trials
+    assert [trial["measures"]["step"] for trial in trials] == [40, 8, 8]
+    assert [trial["best"] for trial in trials] == [True, False, False]
+    assert "stopped at step" in done.stderr
 
 
 def test_trials_that_change_what_teachers_see_have_keys_of_their_own(lab: Lab) -> None:

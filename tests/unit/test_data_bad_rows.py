@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import tiny
 
-from raydistill.config.models import TaskConfig
+from raydistill.config.data import TaskConfig
 from raydistill.data.dataset import TaskData, load_task_data
 from raydistill.errors import DataError
 

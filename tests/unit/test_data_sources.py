@@ -9,7 +9,7 @@ import datasets
 import pytest
 import tiny
 
-from raydistill.config.models import TaskConfig
+from raydistill.config.data import TaskConfig
 from raydistill.data.dataset import TaskData, load_task_data
 from raydistill.errors import DataError
 

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from raydistill.config.models import TaskConfig
+from raydistill.config.data import TaskConfig
 from raydistill.data.dataset import TaskData, load_task_data
 from raydistill.errors import DataError
 

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from raydistill.config.models import DataConfig
+from raydistill.config.data import DataConfig
 from raydistill.data.decoding import BadRow, audio_bytes, clean_text, image_bytes
 
 

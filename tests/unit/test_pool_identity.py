@@ -13,7 +13,8 @@ import pool_teachers
 import pytest
 import tiny
 
-from raydistill.config.models import Config, TaskConfig
+from raydistill.config.data import TaskConfig
+from raydistill.config.models import Config
 from raydistill.errors import TeacherError
 from raydistill.teachers.pool.canary import ROWS, TOLERANCE, canary_views, difference
 from raydistill.teachers.pool.identity import content_digest, pool_id, pool_spec

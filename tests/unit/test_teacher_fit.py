@@ -11,7 +11,8 @@ import pytest
 import tiny
 import torch
 
-from raydistill.config.models import Config, TaskConfig, TeachConfig, TeacherConfig
+from raydistill.config.data import TaskConfig
+from raydistill.config.models import Config, TeachConfig, TeacherConfig
 from raydistill.data.dataset import TaskData, load_task_data
 from raydistill.errors import TeacherError
 from raydistill.teachers.checkpoints import teacher_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from raydistill.config.models import TaskConfig
+from raydistill.config.data import TaskConfig
 from raydistill.data.rows import RawData
 
 

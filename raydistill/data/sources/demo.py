@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from raydistill.config.models import DataConfig, Domain, TaskConfig
+from raydistill.config.basics import Domain
+from raydistill.config.data import DataConfig, TaskConfig
 from raydistill.data.rows import RawData, RawRow
 from raydistill.data.sources.fetch import debian_package, has_apt, python_sdist
 

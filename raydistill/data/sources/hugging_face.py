@@ -10,7 +10,7 @@ from typing import Any
 
 import datasets
 
-from raydistill.config.models import DataConfig, TaskConfig
+from raydistill.config.data import DataConfig, TaskConfig
 from raydistill.data.rows import RawData, RawRow
 from raydistill.errors import DataError
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raydistill.config.models import TaskConfig
+from raydistill.config.data import TaskConfig
 from raydistill.data.batch import Inputs, ViewBatch
 from raydistill.teachers.pool.messages import Loaded
 
