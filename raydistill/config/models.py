@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from raydistill.config.basics import Frozen, Name, PowerOfTwo, Precision
 from raydistill.config.data import TaskConfig
@@ -112,8 +112,9 @@ class DistillConfig(Frozen):
     """What the teachers' word counts for."""
 
     temperature: float = Field(2.0, gt=0.0)
+    task_temperatures: dict[str, PositiveFloat] = Field({}, description="of single tasks, instead of `temperature`")
     hard_weight: float = Field(0.3, ge=0.0, le=1.0, description="of the labels; the soft labels get the rest")
-    task_weights: dict[str, float] = Field({})
+    task_weights: dict[str, NonNegativeFloat] = Field({}, description="of single tasks in the loss; default: 1")
     soft_labels: Literal["auto", "local", "remote", "stored"] = Field(
         "auto", description="in the student's process, from actors, written ahead; `auto` measures and picks"
     )
@@ -190,6 +191,7 @@ class Config(Frozen):
             if teacher.task not in self.tasks:
                 raise ValueError(f"teachers.{name}.task is {teacher.task!r}; tasks are {sorted(self.tasks)}")
         for place, names in (
+            ("distill.task_temperatures", self.distill.task_temperatures),
             ("distill.task_weights", self.distill.task_weights),
             ("training.task_batch_size", self.training.task_batch_size),
             ("store.top_k", self.store.top_k if isinstance(self.store.top_k, dict) else {}),

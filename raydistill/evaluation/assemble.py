@@ -112,6 +112,7 @@ def assemble_report(
         "settings": {
             "label_fraction": config.training.label_fraction,
             "temperature": config.distill.temperature,
+            "task_temperatures": config.distill.task_temperatures,
             "hard_weight": config.distill.hard_weight,
             "num_steps": config.training.num_steps,
             "soft_labels": config.distill.soft_labels,

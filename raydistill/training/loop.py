@@ -66,7 +66,10 @@ def train_student(
     state.num_threads = torch.get_num_threads()
     model = wrap(student)
     maker = BatchMaker(plan_rows(config, data, plan.arm, plan.seed, num_ranks), data, student, rank, num_ranks)
-    weights = Weights(config.distill.temperature, config.distill.hard_weight, config.distill.task_weights)
+    teaching = config.distill
+    weights = Weights(
+        teaching.temperature, teaching.hard_weight, teaching.task_weights, teaching.task_temperatures
+    )  # fmt: skip
     source = plan.open_source() if plan.open_source else None
     log = MetricsLog(plan.folder, plan.name, plan.tensorboard, state.step, on_log) if rank == 0 else None
     meter, names = Meter(state, source, plan.folder), loss_names(config, source is not None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +30,16 @@ class TaskBatch:
 
 @dataclass(frozen=True)
 class Weights:
-    """How much the labels, and each task, count for."""
+    """How much the labels, and each task, count for; `task_temperatures` is of single tasks, instead of the one."""
 
     temperature: float
     hard_weight: float
     task_weights: Mapping[str, float]
+    task_temperatures: Mapping[str, float] = field(default_factory=dict)
+
+    def temperature_of(self, task: str) -> float:
+        """Its own, or the one of all."""
+        return self.task_temperatures.get(task, self.temperature)
 
 
 def distillation_loss(
@@ -44,7 +49,7 @@ def distillation_loss(
 
         total = Σ_task  w_task · [ hard_weight · hard_loss + (1 − hard_weight) · soft_loss ]
 
-    with soft_loss = T² KL(teacher ‖ student) at temperature T, averaged over all rows of the step, and hard_loss
+    with soft_loss = T² KL(teacher ‖ student) at the task's temperature T, averaged over all rows of the step, and hard_loss
     the cross-entropy averaged over its labelled rows. A task without teacher logits, and a row that no teacher spoke
     on, has its hard loss alone.
 
@@ -61,7 +66,8 @@ def distillation_loss(
         task_loss = hard_loss
         if batch.teacher_logits is not None:
             heard: slice | Tensor = slice(None) if batch.heard is None else batch.heard
-            soft_loss = task.soft_loss(output[heard], batch.teacher_logits[heard], weights.temperature) / batch.num_rows
+            temperature = weights.temperature_of(name)
+            soft_loss = task.soft_loss(output[heard], batch.teacher_logits[heard], temperature) / batch.num_rows
             task_loss = weights.hard_weight * hard_loss + (1.0 - weights.hard_weight) * soft_loss
             if batch.heard is not None:
                 unheard = task.hard_loss(output[~batch.heard], batch.hard_labels[~batch.heard])

@@ -76,30 +76,29 @@ def formula(student: TwoLinears, rows: dict[str, dict[str, Any]], weights: Weigh
         picked = log_softmax(logits)[labelled, each["labels"][labelled]]
         task_loss = -picked.sum() / max(1, labelled.sum())
         if each["teacher"] is not None:
-            log_p = log_softmax(each["teacher"].astype(np.float64) / weights.temperature)
-            log_q = log_softmax(logits / weights.temperature)
-            soft = weights.temperature**2 * (np.exp(log_p) * (log_p - log_q)).sum() / len(logits)
+            temperature = weights.task_temperatures.get(name, weights.temperature)
+            log_p, log_q = log_softmax(each["teacher"].astype(np.float64) / temperature), log_softmax(logits / temperature)
+            soft = temperature**2 * (np.exp(log_p) * (log_p - log_q)).sum() / len(logits)
             task_loss = weights.hard_weight * task_loss + (1 - weights.hard_weight) * soft
         total += weights.task_weights.get(name, 1.0) * task_loss
     return float(total)
 
 
 @pytest.mark.parametrize(
-    ("temperature", "hard_weight", "task_weights", "taught"),
+    ("weights", "taught"),
     [
-        (1.0, 0.5, {}, ("words", "sounds")),
-        (3.0, 0.3, {"words": 2.0}, ("words", "sounds")),
-        (2.0, 0.0, {"words": 0.5, "sounds": 4.0}, ("words", "sounds")),
-        (2.0, 1.0, {}, ("words", "sounds")),
-        (4.0, 0.2, {"sounds": 3.0}, ("words",)),
-        (4.0, 0.2, {}, ()),
+        (Weights(1.0, 0.5, {}), ("words", "sounds")),
+        (Weights(3.0, 0.3, {"words": 2.0}), ("words", "sounds")),
+        (Weights(2.0, 0.0, {"words": 0.5, "sounds": 4.0}), ("words", "sounds")),
+        (Weights(2.0, 1.0, {}), ("words", "sounds")),
+        (Weights(2.0, 0.2, {}, {"words": 5.0}), ("words", "sounds")),
+        (Weights(2.0, 0.2, {"words": 0.5}, {"words": 5.0, "sounds": 1.0}), ("words", "sounds")),
+        (Weights(4.0, 0.2, {"sounds": 3.0}), ("words",)),
+        (Weights(4.0, 0.2, {}), ()),
     ],
 )
-def test_loss_is_the_formula(
-    temperature: float, hard_weight: float, task_weights: dict[str, float], taught: tuple[str, ...]
-) -> None:
+def test_loss_is_the_formula(weights: Weights, taught: tuple[str, ...]) -> None:
     student, rows = made_up(20, taught)
-    weights = Weights(temperature, hard_weight, task_weights)
     loss, metrics = distillation_loss(student, TASKS, batches_of(rows), weights)
     assert loss.item() == pytest.approx(formula(student, rows, weights), rel=1e-5)
     assert metrics["total_loss"].item() == pytest.approx(loss.item())

@@ -64,6 +64,8 @@ def test_unknown_key_like_no_other_lists_the_valid_ones() -> None:
         (("distill", "temperature"), "warm"),
         (("distill", "temperature"), 0),
         (("distill", "hard_weight"), 1.5),
+        (("distill", "task_weights", "mood"), -1.0),
+        (("distill", "task_temperatures", "mood"), 0),
         (("training", "num_steps"), -3),
         (("training", "label_fraction"), 0),
         (("seed",), 1.5),
@@ -106,6 +108,7 @@ def test_source_that_needs_a_path_says_so() -> None:
     [
         (("teachers", "bert", "task"), "modd"),
         (("distill", "task_weights"), {"modd": 2.0}),
+        (("distill", "task_temperatures"), {"modd": 2.0}),
         (("training", "task_batch_size"), {"modd": 2}),
     ],
 )

@@ -32,6 +32,8 @@ def shared_actor(name: str) -> dict[str, Any]:
         "name": name,
         "namespace": NAMESPACE,
         "lifetime": "detached",
+        # Ray would keep a record of every question for its state API: traffic, and the head node's memory.
+        "enable_task_events": False,
         # A trial's placement group ends with the trial; what it shares must not.
         "scheduling_strategy": PlacementGroupSchedulingStrategy(placement_group=no_group),
     }
