@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from raydistill.commands.teachers import list_teachers, stop_teachers
     from raydistill.student.model import Student
     from raydistill.student.predicting import predict
-    from raydistill.tuning.results import SweepResult
+    from raydistill.tuning.records import SweepResult
     from raydistill.tuning.sweep import resume_sweep, tune
 
 __version__ = "0.1.0"
@@ -70,7 +70,7 @@ _LATER = {
     "tune": "raydistill.tuning.sweep",
     "verify_store": "raydistill.commands.store",
     "Student": "raydistill.student.model",
-    "SweepResult": "raydistill.tuning.results",
+    "SweepResult": "raydistill.tuning.records",
 }
 
 

@@ -104,14 +104,18 @@ def tune(
     trials: Annotated[int | None, typer.Option(help="in all; more than before extend a sweep")] = None,
     out: Annotated[Path | None, typer.Option(help="the sweep's folder; default runs/tune-NAME")] = None,
     resume: Annotated[Path | None, typer.Option(help="go on with the sweep in this folder")] = None,
+    seeds: Annotated[
+        int, typer.Option(min=0, help="then compare the best setting with the default one, each with N new seeds")
+    ] = 0,
 ) -> None:
     """Search a space from search_spaces/ with Ray Tune and Optuna; teachers are paid for once."""
     global _go_on
+    also = f" --seeds {seeds}" if seeds else ""
     if resume is not None:
         if space is not None or overrides or config is not None or out is not None:
             raise typer.BadParameter("--resume takes the space and the config from its folder; leave the others out")
-        _go_on = f"go on with: raydistill tune --resume {resume}"
-        raydistill.resume_sweep(resume, num_trials=trials)
+        _go_on = f"go on with: raydistill tune --resume {resume}{also}"
+        raydistill.resume_sweep(resume, num_trials=trials, num_seeds=seeds)
     elif space is None:
         raise typer.BadParameter("name a search space, or --resume FOLDER")
     else:
@@ -119,8 +123,8 @@ def tune(
 
         loaded = load_space(space)
         out = sweep_path(loaded, out)
-        _go_on = f"go on with: raydistill tune --resume {out}"
-        raydistill.tune(loaded, overrides or (), out=out, config=config, num_trials=trials)
+        _go_on = f"go on with: raydistill tune --resume {out}{also}"
+        raydistill.tune(loaded, overrides or (), out=out, config=config, num_trials=trials, num_seeds=seeds)
 
 
 @app.command()

@@ -87,6 +87,10 @@ class TeacherConfig(Frozen):
         return self
 
 
+# width, depth, heads. Parameters without token embeddings: about 0.2, 0.8 and 5 million.
+STUDENT_SIZES = {"tiny": (96, 2, 3), "small": (160, 3, 4), "base": (256, 6, 8)}
+
+
 class StudentConfig(Frozen):
     """The student's shape: a size, and any measure of it set free."""
 
@@ -106,6 +110,19 @@ class StudentConfig(Frozen):
     frames_per_token: PowerOfTwo = Field(4, description="10 ms frames that a speech token covers, a power of two")
     sample_rate: PositiveInt | None = Field(None, description="rate the student hears; default: the view's")
     embeddings_from: str | None = Field(None, description="text teacher whose token embeddings initialise ours")
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> StudentConfig:
+        width, _, num_heads = self.trunk
+        if width % num_heads:
+            raise ValueError(f"width {width} is not a multiple of num_heads {num_heads}; change one of them")
+        return self
+
+    @property
+    def trunk(self) -> tuple[int, int, int]:
+        """Width, depth and heads."""
+        width, depth, num_heads = STUDENT_SIZES[self.size]
+        return self.width or width, self.depth or depth, self.num_heads or num_heads
 
 
 class DistillConfig(Frozen):

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from html import escape
 from typing import Any
 
+from raydistill.evaluation.page import bullets, cells, folded, page, table
 from raydistill.evaluation.pictures import before_after_bars, learning_curves
 from raydistill.evaluation.terminal import remarks, with_spread
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #1d2733; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }}
-h1 {{ margin-bottom: 0 }} h2 {{ margin-top: 2rem; font-size: 1.1rem }} .muted {{ color: #5b6875 }}
-table {{ border-collapse: collapse; width: 100% }} th, td {{ padding: .35rem .6rem; border-bottom: 1px solid #dde3e9 }}
-th {{ text-align: left; font-weight: 600; background: #f4f6f8 }} td.n, th.n {{ text-align: right; font-variant-numeric: tabular-nums }}
-.best {{ color: #2a7f9e; font-weight: 600 }} .worse {{ color: #b3452c; font-weight: 600 }} svg {{ max-width: 100%; height: auto }}
-</style></head><body>
-<h1>{title}</h1><p class="muted">{description}</p>
-{body}
-</body></html>
-"""
-
 
 NUMBERS = frozenset({1, 2, 3, 4})  # columns that hold numbers, in every table here
 
@@ -35,7 +20,7 @@ def render_html(report: dict[str, Any], config_yaml: str) -> str:
         config_yaml: the resolved config, shown at the end.
     """
     sections = [
-        "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in remarks(report)) + "</ul>",
+        bullets(remarks(report)),
         before_after_bars(report),
         "<h2>Before and after</h2>" + _before_after(report),
         "<h2>Learning curves</h2>" + learning_curves(report),
@@ -43,21 +28,18 @@ def render_html(report: dict[str, Any], config_yaml: str) -> str:
         "<h2>Cost</h2>" + _cost(report),
         "<h2>Soft labels</h2>" + _soft_labels(report),
         "<h2>Events</h2>" + _events(report),
-        "<h2>Config</h2><details><summary>the resolved config; it repeats this run</summary>"
-        f"<pre>{escape(config_yaml)}</pre></details>",
+        "<h2>Config</h2>" + folded("the resolved config; it repeats this run", config_yaml),
         f'<p class="muted">{escape(report["machine"])}. '
         + escape(", ".join(f"{name} {version}" for name, version in report["versions"].items()))
         + "</p>",
     ]
-    return PAGE.format(
-        title=escape(report["name"]), description=escape(report["description"]), body="\n".join(sections)
-    )
+    return page(report["name"], report["description"], sections)
 
 
 def _before_after(report: dict[str, Any]) -> str:
     many = len(report["seeds"]) > 1
     heads = ["", "", "macro-F1", "calibration error", "agrees with teachers", "distilled against alone"]
-    body = [f"<tr>{_cells('th', heads, NUMBERS)}</tr>"]
+    body = [f"<tr>{cells('th', heads, NUMBERS)}</tr>"]
     for name, task in report["tasks"].items():
         about = (
             f"{task['num_train']:,} training rows, {task['num_labelled']:,} with their label shown; "
@@ -65,7 +47,7 @@ def _before_after(report: dict[str, Any]) -> str:
         )
         title = f'<b>{escape(name)}</b> <span class="muted">{escape(task["metric"])}; {about}</span>'
         body.append(f'<tr><td colspan="{len(heads)}">{title}</td></tr>')
-        body += [f"<tr>{_cells('td', row, NUMBERS)}</tr>" for row in _task_rows(task, many)]
+        body += [f"<tr>{cells('td', row, NUMBERS)}</tr>" for row in _task_rows(task, many)]
     note = "The gain is distilled minus alone, ± two standard errors (test rows, and seeds where several)."
     if many:
         note += f" Values after ± beside an accuracy are standard deviations over {len(report['seeds'])} seeds."
@@ -105,7 +87,7 @@ def _models(report: dict[str, Any]) -> str:
         for name, model in report["models"].items()
     ]  # fmt: skip
     heads = ["model", "parameters", "size", "ms a sample, batch 1", "ms a sample, batch 32"]
-    return _table(heads, rows, numbers=NUMBERS)
+    return table(heads, rows, numbers=NUMBERS)
 
 
 def _cost(report: dict[str, Any]) -> str:
@@ -119,12 +101,14 @@ def _cost(report: dict[str, Any]) -> str:
         ["rows that students saw", f"{cost['student_samples']:,}"],
         ["peak memory, all processes", f"{cost['peak_rss_bytes'] / 2**30:.1f} GiB"],
     ]
-    return _table(["what", "how much"], rows, numbers=NUMBERS)
+    return table(["what", "how much"], rows, numbers=NUMBERS)
 
 
 def _soft_labels(report: dict[str, Any]) -> str:
-    heads = ["teacher", "rows computed", "from the store", "computing, s", "rows a second", "students waited, s", "of training",
-             "fail-overs", "sent twice", "longest gap, s"]  # fmt: skip
+    heads = [
+        "teacher", "rows computed", "from the store", "computing, s", "rows a second", "students waited, s",
+        "of training", "fail-overs", "sent twice", "longest gap, s",
+    ]  # fmt: skip
     rows = [
         [escape(name), f"{each['samples']:,}", f"{each['samples_cached']:,}", f"{each['busy_s']:.1f}",
          f"{each['samples'] / each['busy_s']:,.0f}" if each["busy_s"] else "", f"{each['waited_s']:.1f}",
@@ -132,25 +116,15 @@ def _soft_labels(report: dict[str, Any]) -> str:
         for name, each in report["teachers"].items()
     ]  # fmt: skip
     note = "Computing is time on the teachers' own devices; sent twice: a slow replica's request, to another one too."
-    return _table(heads, rows, numbers=frozenset(range(1, len(heads)))) + f'<p class="muted">{note}</p>'
+    return table(heads, rows, numbers=frozenset(range(1, len(heads)))) + f'<p class="muted">{note}</p>'
 
 
 def _events(report: dict[str, Any]) -> str:
     if not report["events"]:
         return '<p class="muted">Nothing happened that should not have.</p>'
-    return _table(["at", "what"], [[_when(event["at_s"]), escape(event["what"])] for event in report["events"]])
+    return table(["at", "what"], [[_when(event["at_s"]), escape(event["what"])] for event in report["events"]])
 
 
 def _when(at_s: float) -> str:
     """An earlier process of a run that was stopped and went on has its events before this one's start."""
     return f"{at_s:.0f} s" if at_s >= 0 else f"{-at_s:.0f} s before this process began"
-
-
-def _table(heads: list[str], rows: Iterable[list[str]], numbers: frozenset[int] = frozenset()) -> str:
-    lines = "".join(f"<tr>{_cells('td', row, numbers)}</tr>" for row in rows)
-    return f"<table><thead><tr>{_cells('th', heads, numbers)}</tr></thead><tbody>{lines}</tbody></table>"
-
-
-def _cells(tag: str, values: list[str], numbers: frozenset[int]) -> str:
-    marks = [' class="n"' if i in numbers else "" for i in range(len(values))]
-    return "".join(f"<{tag}{mark}>{value}</{tag}>" for mark, value in zip(marks, values, strict=True))

@@ -30,11 +30,6 @@ class Student(nn.Module, PyTorchModelHubMixin):
     def __init__(self, shape: dict[str, Any]) -> None:
         super().__init__()
         self.shape = StudentShape.from_json(shape)
-        if self.shape.width % self.shape.num_heads:
-            raise ConfigError(
-                f"student.width {self.shape.width} is not a multiple of student.num_heads {self.shape.num_heads}; "
-                "change one of them"
-            )
         self.tasks: dict[str, Task] = {
             name: make_task(task.kind, name, task.domain, task.label_names) for name, task in self.shape.tasks.items()
         }

@@ -8,9 +8,6 @@ from typing import Any
 from raydistill.config.basics import Domain
 from raydistill.config.models import Config, StudentConfig
 
-# width, depth, heads. Parameters without token embeddings: about 0.2, 0.8 and 5 million.
-SIZES = {"tiny": (96, 2, 3), "small": (160, 3, 4), "base": (256, 6, 8)}
-
 
 @dataclass(frozen=True)
 class TaskShape:
@@ -70,7 +67,7 @@ def student_shape(config: Config, label_names: dict[str, tuple[str, ...]], vocab
         vocab_size: of the student's tokenizer; 0 without a text task.
     """
     student: StudentConfig = config.student
-    width, depth, num_heads = SIZES[student.size]
+    width, depth, num_heads = student.trunk
     tasks = {
         name: TaskShape(
             domain=task.domain,
@@ -85,9 +82,9 @@ def student_shape(config: Config, label_names: dict[str, tuple[str, ...]], vocab
     }
     pictures = [task.data for task in config.tasks.values() if task.domain == "vision"]
     return StudentShape(
-        width=student.width or width,
-        depth=student.depth or depth,
-        num_heads=student.num_heads or num_heads,
+        width=width,
+        depth=depth,
+        num_heads=num_heads,
         dropout=student.dropout,
         patch_size=student.patch_size or _patch_size(max((data.image_size for data in pictures), default=0)),
         num_channels=1 if pictures and all(data.grayscale for data in pictures) else 3,

@@ -49,9 +49,9 @@ def distillation_loss(
 
         total = Σ_task  w_task · [ hard_weight · hard_loss + (1 − hard_weight) · soft_loss ]
 
-    with soft_loss = T² KL(teacher ‖ student) at the task's temperature T, averaged over all rows of the step, and hard_loss
-    the cross-entropy averaged over its labelled rows. A task without teacher logits, and a row that no teacher spoke
-    on, has its hard loss alone.
+    with soft_loss = T² KL(teacher ‖ student) at the task's temperature T, averaged over all rows of the step, and
+    hard_loss the cross-entropy averaged over its labelled rows. A task without teacher logits, and a row that no
+    teacher spoke on, has its hard loss alone.
 
     Returns:
         The scalar to call `backward` on, and detached scalars for the log: no host sync here.

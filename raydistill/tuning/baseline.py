@@ -9,7 +9,7 @@ from typing import Any
 from raydistill.commands.progress import Progress
 from raydistill.config.models import Config
 from raydistill.side_by_side import Job, run_side_by_side
-from raydistill.tuning.running import trial_resources
+from raydistill.tuning.capacity import trial_resources
 from raydistill.tuning.trial import Measures, Setting, digest, run_arm
 
 # What a student without teachers learns from. All else in a candidate is none of its business.

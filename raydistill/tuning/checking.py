@@ -13,8 +13,21 @@ from raydistill.config.models import Config
 from raydistill.errors import ConfigError, first_line
 from raydistill.tuning.space import Parameter, Space
 
-MEASURES = ("retention", "parameters", "bytes", "latency_ms", "teacher_samples")
+MEASURES = ("retention", "parameters", "bytes", "latency_ms", "teacher_rows")
 OF_A_TASK = "validation."  # and a task's name: its metric on the validation split
+# What all trials have in common, and why.
+COMMON = {
+    "training.num_steps": "trials of other lengths cannot be compared",
+    "training.evaluate_every": "trials are compared at the same steps",
+    "training.num_workers": "how many trials fit is computed from it",
+    "training.placement": "how many trials fit is computed from it",
+    "ray": "all trials run in one Ray",
+    "cache_dir": "trials share teachers and data there",
+    "store.path": "trials share the store",
+    "num_seeds": "a trial is one student; --seeds compares the best with several",
+    "name": "it names the sweep's results",
+}
+DRAWS = 8  # of a function that defines a space, tried before Ray starts
 
 
 def base_config(space: Space, overrides: Iterable[str] = ()) -> Config:
@@ -51,6 +64,9 @@ def check_space(space: Space, config: Config) -> Space:
     """
     parameters = {path: each for pattern, each in space.space.items() for path in _expand(pattern, config)}
     space = space.model_copy(update={"space": parameters})
+    for section, paths in (("constants", space.constants), ("space", space.space)):
+        for path in paths:
+            _check_own(space, f"{section}.{path}", path)
     _try(space, config, "constants", {})
     for path, parameter in space.space.items():
         _check_conditions(path, parameter, parameters)
@@ -61,7 +77,7 @@ def check_space(space: Space, config: Config) -> Space:
     for index, point in enumerate(space.search.initial_points):
         _check_point(space, config, f"search.initial_points[{index}]", point)
     if space.define is not None:
-        find_function(space)
+        _check_function(space, config)
     return space
 
 
@@ -82,6 +98,27 @@ def find_function(space: Space) -> Callable[[Any], dict[str, Any]]:
         raise ConfigError(f"{space.name}: define {space.define!r} is no function")
     function: Callable[[Any], dict[str, Any]] = found
     return function
+
+
+def _check_function(space: Space, config: Config) -> None:
+    import optuna
+
+    from raydistill.tuning.suggesting import suggest
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(DRAWS):
+        values = suggest(space, study.ask())
+        for path in values:
+            _check_own(space, f"define {space.define!r}: {path}", path)
+        _try(space, config, f"define {space.define!r}", values)
+
+
+def _check_own(space: Space, where: str, path: str) -> None:
+    """A trial may have its own value of this path."""
+    for common, why in COMMON.items():
+        if path == common or path.startswith(f"{common}."):
+            raise ConfigError(f"{space.name}: {where} cannot differ between trials: {why}; set it under base")
 
 
 def _expand(pattern: str, config: Config) -> list[str]:

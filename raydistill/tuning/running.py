@@ -6,14 +6,12 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from raydistill.commands.preflight import asks_for
 from raydistill.commands.progress import Progress
-from raydistill.config.models import Config
-from raydistill.errors import ConfigError, RaydistillError, first_line
+from raydistill.errors import RaydistillError, first_line
+from raydistill.tuning.capacity import trial_resources
 from raydistill.tuning.checking import candidate
 from raydistill.tuning.search import STEP, StudySearch
 from raydistill.tuning.space import Space
@@ -22,6 +20,7 @@ from raydistill.tuning.trial import REASON_FILE, Measures, Setting, digest, run_
 from raydistill.tuning.watching import Watch
 
 GRACE = 0.2  # of a trial's steps, before a scheduler may stop it
+BRACKETS = 3  # of hyperband
 DIED = "its process ended: killed, or out of memory"
 
 
@@ -33,43 +32,6 @@ def set_ray_tune_up() -> None:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def trial_resources(config: Config) -> dict[str, float]:
-    """What one trial takes of the cluster, its workers included."""
-    training = config.training
-    each = asks_for(training.placement)
-    if training.num_workers:
-        return {resource: amount * training.num_workers for resource, amount in each.items()}
-    return each | {"CPU": max(1.0, each.get("CPU", 0.0))}
-
-
-def how_many_trials(space: Space, config: Config, teachers_stay: bool) -> int:
-    """At one time: as many as the space says, and as the cluster holds beside the teachers.
-
-    Raises:
-        ConfigError: not even one fits.
-    """
-    import ray
-
-    there, takes = ray.cluster_resources(), trial_resources(config)
-    kept: dict[str, float] = {}
-    for teacher in config.teachers.values() if teachers_stay else ():
-        for resource, amount in asks_for(teacher.placement).items():
-            kept[resource] = kept.get(resource, 0.0) + amount * teacher.min_replicas
-    fit = {
-        resource: int((there.get(resource, 0.0) - kept.get(resource, 0.0) + 1e-9) / amount)
-        for resource, amount in takes.items()
-    }
-    tight = min(fit, key=lambda resource: fit[resource])
-    if fit[tight] < 1:
-        beside = f" beside the teachers' {kept[tight]:g}" if kept.get(tight) else ""
-        raise ConfigError(
-            f"a trial asks for {takes[tight]:g} {tight}{beside} and the cluster has {there.get(tight, 0.0):g}; lower "
-            "training.placement or the teachers', or use a larger cluster (ray.address, ray.num_cpus)"
-        )
-    limit = space.search.max_concurrent_trials
-    return fit[tight] if limit == "auto" else min(fit[tight], limit)
 
 
 def trial_folder(sweep: Path, values: dict[str, Any]) -> Path:
@@ -92,6 +54,7 @@ def run_trials(setting: Setting, study: SweepStudy, num_trials: int, concurrent:
         study, num_steps, num_trials, time.monotonic() + budget_s if budget_s else float("inf"),
         lambda values: _reason(trial_folder(setting.folder, values)),
     )  # fmt: skip
+    watch = Watch(study, progress, num_steps)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(
             ray.tune.with_parameters(_trial, setting=setting),
@@ -105,11 +68,12 @@ def run_trials(setting: Setting, study: SweepStudy, num_trials: int, concurrent:
         ),
         run_config=ray.tune.RunConfig(
             name="ray_tune", storage_path=str(setting.folder), verbose=0,
-            callbacks=[Watch(study, progress, num_steps)],
+            callbacks=[watch],
         ),
     )  # fmt: skip
     try:
-        tuner.fit()
+        with watch:
+            tuner.fit()
     except (ray.tune.TuneError, RayError) as error:
         raise RaydistillError(f"the sweep failed ({first_line(error)}); the same command goes on from here") from error
     finally:
@@ -143,17 +107,17 @@ def _reason(folder: Path) -> str:
 
 
 def _scheduler(space: Space, num_steps: int) -> Any:
-    """None, or what stops a trial that falls behind at the same step. No trial is stopped at its last step: it has
-    something to say still."""
-    from ray.tune.schedulers import AsyncHyperBandScheduler, HyperBandScheduler, MedianStoppingRule
+    """None, or what stops a trial that falls behind at the same step."""
+    from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
 
     kind, grace = space.search.scheduler, max(1, int(num_steps * GRACE))
+    if kind == "none":
+        return None
     ((metric, mode), *_) = space.objective.items()
-    common: dict[str, Any] = {"time_attr": STEP, "metric": metric, "mode": mode}
-    makers: dict[str, Callable[[], Any]] = {
-        "none": lambda: None,
-        "asha": lambda: AsyncHyperBandScheduler(**common, max_t=num_steps + 1, grace_period=grace, reduction_factor=3),
-        "hyperband": lambda: HyperBandScheduler(**common, max_t=num_steps + 1),
-        "median": lambda: MedianStoppingRule(**common, grace_period=grace, min_samples_required=3),
-    }
-    return makers[kind]()
+    common: dict[str, Any] = {"time_attr": STEP, "metric": metric, "mode": mode, "grace_period": grace}
+    if kind == "median":
+        return MedianStoppingRule(**common, min_samples_required=3)
+    # The synchronous HyperBand would hold trials back until a bracket is full, and they their places: with few places
+    # that never ends. Several brackets of the asynchronous one, each with another patience, are the same idea.
+    brackets = BRACKETS if kind == "hyperband" else 1
+    return AsyncHyperBandScheduler(**common, max_t=num_steps + 1, reduction_factor=3, brackets=brackets)

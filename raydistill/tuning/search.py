@@ -11,6 +11,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from raydistill.errors import RaydistillError
+from raydistill.tuning.checking import MEASURES, OF_A_TASK
 from raydistill.tuning.study import SweepStudy
 from raydistill.tuning.trial import Measures
 
@@ -52,7 +53,6 @@ class StudySearch(OptunaSearch):
         self._sweep, self._num_steps, self._reason = study, num_steps, reason
         self._left, self._ends_at = study.left_of(num_trials), ends_at
         self._asked: dict[str, tuple[Trial, dict[str, Any]]] = {}
-        self._told: dict[str, int] = {}  # by trial: the last step
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's number and values."""
@@ -65,11 +65,9 @@ class StudySearch(OptunaSearch):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A validation."""
-        objective, step = self._sweep.space.objective, int(result[STEP])
-        # The last step comes twice: with its validation, and once all is measured.
-        if len(objective) == 1 and trial_id in self._asked and self._told.get(trial_id) != step:
-            self._told[trial_id] = step
-            self._asked[trial_id][0].report(result[next(iter(objective))], step)
+        objective = self._sweep.space.objective
+        if len(objective) == 1 and trial_id in self._asked:
+            self._asked[trial_id][0].report(result[next(iter(objective))], int(result[STEP]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Its end, whichever."""
@@ -95,5 +93,5 @@ class StudySearch(OptunaSearch):
 
 def _is_measure(name: str, value: Any) -> bool:
     """Ray Tune adds figures of its own."""
-    ours = ("retention", "parameters", "bytes", "latency_ms", "teacher_samples", "training_s", "overhead_s")
-    return isinstance(value, int | float) and (name in (*ours, STEP, "best_step") or name.startswith("validation."))
+    ours = (*MEASURES, STEP, "best_step", "teacher_samples", "training_s", "overhead_s")
+    return isinstance(value, int | float) and (name in ours or name.startswith(OF_A_TASK))

@@ -16,7 +16,7 @@ from raydistill.errors import ConfigError
 Goal = Literal["max", "min"]
 Sampler = Literal["tpe", "gp", "nsga2", "random", "grid"]
 Scheduler = Literal["asha", "hyperband", "median", "none"]
-# What `raydistill tune` finds by name, beside files.
+# Of what `raydistill tune` finds by name: beside the package in a clone, within it where it was installed.
 FOLDER = "search_spaces"
 
 
@@ -210,8 +210,9 @@ def sweep_path(space: Space, out: str | Path | None) -> Path:
 
 def list_spaces() -> dict[str, Path]:
     """The spaces that can be named: those of ./search_spaces and those that come with raydistill."""
-    beside = Path(__file__).parents[2] / FOLDER
-    return {path.stem: path for folder in (beside, Path(FOLDER)) for path in sorted(folder.glob("*.yaml"))}
+    package = Path(__file__).parents[1]
+    shipped = package / FOLDER if (package / FOLDER).is_dir() else package.parent / FOLDER
+    return {path.stem: path for folder in (shipped, Path(FOLDER)) for path in sorted(folder.glob("*.yaml"))}
 
 
 def _find(source: str | Path) -> Path:

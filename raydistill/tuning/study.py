@@ -128,9 +128,16 @@ class SweepStudy:
 
 def default_point(space: Space, config: Config) -> dict[str, Any]:
     """What the config itself says of the searched paths, where that lies within the space."""
+    content: dict[str, Any] = config.model_dump(mode="json")
+    for section, key, implied in (
+        ("distill", "task_weights", 1.0),
+        ("distill", "task_temperatures", config.distill.temperature),
+        ("training", "task_batch_size", config.training.batch_size),
+    ):
+        content[section][key] = dict.fromkeys(config.tasks, implied) | content[section][key]
     point = {}
     for path, parameter in space.space.items():
-        value: Any = config.model_dump(mode="json")
+        value: Any = content
         for key in path.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         if parameter.allows(value):

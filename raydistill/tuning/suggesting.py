@@ -8,7 +8,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial
 
-from raydistill.errors import ConfigError
+from raydistill.errors import ConfigError, first_line
 from raydistill.tuning.checking import find_function
 from raydistill.tuning.space import Parameter, Space
 
@@ -17,10 +17,13 @@ def suggest(space: Space, trial: Trial) -> dict[str, Any]:
     """This trial's values by dotted path, constants included. A path whose condition is not met is left out.
 
     Raises:
-        ConfigError: `define` returns no mapping.
+        ConfigError: `define` fails, or returns no mapping.
     """
     if space.define is not None:
-        values = find_function(space)(trial)
+        try:
+            values = find_function(space)(trial)
+        except Exception as error:
+            raise ConfigError(f"define {space.define!r} failed: {first_line(error)}") from error
         if not isinstance(values, dict):
             raise ConfigError(f"define {space.define!r} returned {type(values).__name__}; return {{path: value}}")
         return {**space.constants, **values}

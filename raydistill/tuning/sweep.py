@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,21 +16,22 @@ from raydistill.commands.labels import collect_labels
 from raydistill.commands.preflight import preflight
 from raydistill.commands.preparing import as_config, check_store, load_data
 from raydistill.commands.progress import Progress
-from raydistill.commands.run_folder import ELSEWHERE, difference, owned, write_atomically
 from raydistill.commands.teach import teach_missing
-from raydistill.config.loader import dump_config, load_config
 from raydistill.config.models import Config
 from raydistill.errors import ConfigError
 from raydistill.soft_labels.source import total_cost
+from raydistill.tuning.asked import note_asked, teacher_samples
 from raydistill.tuning.baseline import run_baselines
+from raydistill.tuning.capacity import how_many_trials, trial_resources
 from raydistill.tuning.checking import base_config, candidate, check_space
-from raydistill.tuning.results import SweepResult, print_results, records, write_results
-from raydistill.tuning.running import how_many_trials, run_trials, set_ray_tune_up, trial_resources
+from raydistill.tuning.comparing import Comparison, compare
+from raydistill.tuning.records import SweepResult, records
+from raydistill.tuning.results import best_config, print_results, write_results
+from raydistill.tuning.running import run_trials, set_ray_tune_up
 from raydistill.tuning.space import Space, load_space, sweep_path
 from raydistill.tuning.study import SweepStudy
-from raydistill.tuning.trial import Setting
-
-SPACE, CONFIG, STUDY, ASKED = "space.json", "config.yaml", "study.log", "asked.json"
+from raydistill.tuning.sweep_folder import STUDY, open_sweep, read_sweep
+from raydistill.tuning.trial import Measures, Setting
 
 
 def tune(
@@ -39,6 +40,7 @@ def tune(
     out: str | Path | None = None,
     config: str | Path | None = None,
     num_trials: int | None = None,
+    num_seeds: int = 0,
 ) -> SweepResult:
     """Search a space: temperature, task weights, student size, or whatever else its paths name.
 
@@ -52,6 +54,8 @@ def tune(
         out: the sweep's folder; default runs/tune-NAME.
         config: searched around, instead of the space's own.
         num_trials: in all, instead of the space's own.
+        num_seeds: afterwards, train the best setting, the default one and the student alone with so many new seeds
+            each, and compare them on the test split.
 
     Raises:
         ConfigError, DataError, TeacherError, SoftLabelError: see their docstrings; each is one line.
@@ -60,80 +64,98 @@ def tune(
     if config is not None:
         loaded = loaded.model_copy(update={"config": str(config)})
     base = as_config(base_config(loaded, overrides))
-    return _sweep(loaded, base, sweep_path(loaded, out), num_trials)
+    return _sweep(loaded, base, sweep_path(loaded, out), num_trials, num_seeds)
 
 
-def resume_sweep(folder: str | Path, num_trials: int | None = None) -> SweepResult:
+def resume_sweep(folder: str | Path, num_trials: int | None = None, num_seeds: int = 0) -> SweepResult:
     """Go on with a sweep that was stopped, or extend a finished one.
 
     Args:
         folder: of the sweep.
         num_trials: in all; default: as many as it was to have.
+        num_seeds: see `tune`.
 
     Raises:
         ConfigError: the folder holds no sweep.
     """
-    path = Path(folder).expanduser()
-    try:
-        space = load_space(json.loads((path / SPACE).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{folder} holds no sweep ({SPACE} cannot be read); name a folder that `tune` wrote"
-        ) from error
-    return _sweep(space, as_config(load_config(path / CONFIG)), path, num_trials)
+    space, config, path = read_sweep(folder)
+    return _sweep(space, as_config(config), path, num_trials, num_seeds)
 
 
-def _sweep(space: Space, config: Config, out: Path, num_trials: int | None) -> SweepResult:
+def _sweep(space: Space, config: Config, out: Path, num_trials: int | None, num_seeds: int) -> SweepResult:
     if num_trials is not None:
         if num_trials < 1:
             raise ConfigError(f"{num_trials} trials are none; give 1 or more")
         space = space.model_copy(update={"search": space.search.model_copy(update={"num_trials": num_trials})})
     space = check_space(space, config)
     check_store(config)
-    with _folder(out.expanduser().absolute(), space, config) as folder, Progress(folder / "log.txt") as progress:
+    with (
+        open_sweep(out.expanduser().absolute(), space, config) as folder,
+        Progress(folder / "log.txt") as progress,
+    ):
         study = SweepStudy(folder / STUDY, space)
-        set_ray_tune_up()
-        with cluster(config), contextlib.ExitStack() as teaching:
-            preflight(config)
-            how_many_trials(space, config, teachers_stay=_changes_what_teachers_see(space))
-            data = load_data(config, progress)
-            teach_missing(config, data, progress)
-            at_hand = teaching.enter_context(
-                experts(config, {name: task.label_names for name, task in data.items()}, progress)
-            )
-            labels = collect_labels(config, data, at_hand, progress, with_train=True)
-            asked = _count_asked(folder, total_cost(labels.costs.values()).samples)
-            known = KnownTeachers(
-                at_hand.descriptions, labels.ensemble_accuracy(data), at_hand.ways, at_hand.why_one_way
-            )
-            asked_again = bool(source_plan(config, data, known).checked(progress.event).ways)
-            if not asked_again:
-                known = replace(known, ways={})
-            stay = asked_again or _changes_what_teachers_see(space)
-            if not stay:
-                teaching.close()  # they have said all: their cores are the trials' now
-            concurrent = how_many_trials(space, config, teachers_stay=stay)
-            setting = Setting(config, known, folder, max(1, int(trial_resources(config).get("CPU", 1))))
-            study.begin(config)
-            progress.say(f"sweep: {space.search.num_trials} trials, {len(study.ended)} ended, {concurrent} at a time")
-            run_trials(setting, study, space.search.num_trials, concurrent, progress)
-            found = [candidate(config, trial.values) for trial in records(study, config, {}) if trial.measures]
-            baselines = run_baselines(setting, found, progress) if found else {}
+        seconds: dict[str, float] = {}
+        baselines = _search(study, config, folder, progress, seconds)
         trials = records(study, config, baselines)
-        samples = asked + sum(int(trial.measures.get("teacher_samples", 0)) for trial in trials)
-        result = SweepResult(folder, space, trials, {"teacher_samples": samples, "wall_s": progress.elapsed_s})
-        write_results(result, config)
-    print_results(result)
-    return result
+
+        def result(comparison: Comparison | None = None) -> SweepResult:
+            cost = {"teacher_samples": teacher_samples(folder), **seconds, "wall_s": progress.elapsed_s}
+            return SweepResult(folder, space, trials, cost, comparison)
+
+        found = result()
+        write_results(found, config, study.study)  # before the seeds, which take long
+        best = best_config(found, config)
+        if num_seeds and best is not None:
+            found = result(compare(config, best, folder, num_seeds, progress))
+            write_results(found, config, study.study)
+    print_results(found)
+    return found
 
 
-def _count_asked(folder: Path, samples: int) -> int:
-    """Rows that teachers computed before any trial, for this call and for those that it goes on from."""
-    path = folder / ASKED
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else 0
-    total: int = before + samples
-    write_atomically(path, json.dumps(total))
-    return total
+def _search(
+    study: SweepStudy, config: Config, folder: Path, progress: Progress, seconds: dict[str, float]
+) -> dict[str, Measures]:
+    """Run all trials that are left, and the students alone; measures of those by `baseline_key`.
+
+    Args:
+        seconds: is told how long labelling, the trials and the students alone took.
+    """
+    space = study.space
+    set_ray_tune_up()
+    with cluster(config), contextlib.ExitStack() as teaching:
+        preflight(config)
+        how_many_trials(space, config, teachers_stay=_changes_what_teachers_see(space))
+        data = load_data(config, progress)
+        teach_missing(config, data, progress)
+        label_names = {name: task.label_names for name, task in data.items()}
+        ahead = config.store.fill or config.distill.soft_labels == "stored"
+        with _timed(seconds, "labelling_s"):
+            at_hand = teaching.enter_context(experts(config, label_names, progress))
+            labels = collect_labels(config, data, at_hand, progress, with_train=ahead)
+        note_asked(folder, total_cost(labels.costs.values()).samples)
+        known = KnownTeachers(at_hand.descriptions, labels.ensemble_accuracy(data), at_hand.ways, at_hand.why_one_way)
+        asked_again = bool(source_plan(config, data, known).checked(progress.event).ways)
+        if not asked_again:
+            known = replace(known, ways={})
+        stay = asked_again or _changes_what_teachers_see(space)
+        if not stay:
+            teaching.close()  # they have said all: their cores are the trials' now
+        concurrent = how_many_trials(space, config, teachers_stay=stay)
+        setting = Setting(config, known, folder, max(1, int(trial_resources(config).get("CPU", 1))))
+        study.begin(config)
+        progress.say(f"sweep: {space.search.num_trials} trials, {len(study.ended)} ended, {concurrent} at a time")
+        with _timed(seconds, "trials_s"):
+            run_trials(setting, study, space.search.num_trials, concurrent, progress)
+        measured = [candidate(config, trial.values) for trial in records(study) if trial.measures]
+        with _timed(seconds, "baseline_s"):
+            return run_baselines(setting, measured, progress) if measured else {}
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    seconds[what] = time.perf_counter() - began
 
 
 def _changes_what_teachers_see(space: Space) -> bool:
@@ -141,40 +163,3 @@ def _changes_what_teachers_see(space: Space) -> bool:
     return space.define is not None or any(
         path.startswith(("tasks.", "teachers.")) for path in (*space.space, *space.constants)
     )
-
-
-@contextlib.contextmanager
-def _folder(path: Path, space: Space, config: Config) -> Iterator[Path]:
-    """The sweep's folder, ours for as long as the block lasts.
-
-    Raises:
-        ConfigError: it belongs to another sweep, to another process or to something else, or cannot be made.
-    """
-    with owned(path):
-        _claim(path, space, config)
-        yield path
-
-
-def _claim(path: Path, space: Space, config: Config) -> None:
-    ours: dict[str, Any] = space.model_dump(mode="json", by_alias=True)
-    if (path / SPACE).is_file():
-        old = json.loads((path / SPACE).read_text(encoding="utf-8"))
-        changed = difference(_of_the_search(old), _of_the_search(ours)) or difference(
-            load_config(path / CONFIG).model_dump(mode="json", exclude=ELSEWHERE),
-            config.model_dump(mode="json", exclude=ELSEWHERE),
-        )
-        if changed:
-            raise ConfigError(
-                f"{path} holds a sweep of another space or config ({changed}); choose another --out, or go on with "
-                f"that one: raydistill tune --resume {path}"
-            )
-    elif any(entry.name not in (".lock", "log.txt") for entry in path.iterdir()):
-        raise ConfigError(f"{path} is not empty and holds no sweep; choose another --out")
-    write_atomically(path / CONFIG, dump_config(config))
-    write_atomically(path / SPACE, json.dumps(ours, indent=1))
-
-
-def _of_the_search(content: dict[str, Any]) -> dict[str, Any]:
-    """All but how long and how wide: a sweep may be extended."""
-    free = {"num_trials", "time_budget_s", "max_concurrent_trials"}
-    return {**content, "search": {key: value for key, value in content["search"].items() if key not in free}}

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from raydistill.commands.experts import experts
 from raydistill.commands.known import KnownTeachers, source_plan
-from raydistill.commands.labels import collect_labels
+from raydistill.commands.labels import collect_labels, training_jobs
 from raydistill.commands.progress import Progress
 from raydistill.commands.run_folder import write_atomically
 from raydistill.commands.students import make_student
@@ -33,6 +33,7 @@ from raydistill.training.costs import costs_of
 from raydistill.training.launch import OnLog, launch
 from raydistill.training.loop import train_student
 from raydistill.training.plan import Arm, TrainingPlan
+from raydistill.tuning.asked import note_asked
 from raydistill.tuning.checking import OF_A_TASK
 
 RESULT, REASON_FILE = "result.json", "failure.txt"
@@ -86,6 +87,7 @@ def run_arm(setting: Setting, config: Config, arm: Arm, folder: Path, report: Ca
             initial = _initial_student(setting, config, data)
             shape = student_models(Student.from_pretrained(str(initial)).eval(), data)["student"]
             measures: Measures = {name: float(shape[name]) for name in ("parameters", "bytes", "latency_ms")}
+            measures["teacher_rows"] = float(_teacher_rows(config, data, known)) if arm == "distilled" else 0.0
             earlier = load_state(folder / "checkpoints")
             curve = list(earlier.curve) if earlier else []
 
@@ -95,6 +97,8 @@ def run_arm(setting: Setting, config: Config, arm: Arm, folder: Path, report: Ca
                 if "validation/retention" in line:
                     scores = {name: line[f"validation/{name}"] for name in config.tasks}
                     curve.append({"retention": line["validation/retention"], "validation": scores})
+                    if line["step"] == config.training.num_steps:
+                        return  # told below, once all is measured: who stops a trial must not cut that off
                     report({**measures, **_best(curve), "teacher_samples": 0.0, "step": float(line["step"])})
 
             plan = TrainingPlan(
@@ -126,6 +130,11 @@ def train_here(plan: TrainingPlan, data: dict[str, TaskData], on_log: OnLog) -> 
     return train_student(plan, data, on_log=on_log)
 
 
+def _teacher_rows(config: Config, data: dict[str, TaskData], known: KnownTeachers) -> int:
+    """Views of training rows that the teachers have to answer for, in all; whether the store knew them or not."""
+    return sum(len(job.split) * len(job.views) for job in training_jobs(config, data, known.descriptions))
+
+
 def _best(curve: list[dict[str, Any]]) -> Measures:
     """Of the checkpoint that validated best, the first of equals, as the training keeps it."""
     point = max(curve, key=lambda each: float(each["retention"]))
@@ -143,6 +152,7 @@ def _known(setting: Setting, config: Config, data: dict[str, TaskData], folder: 
         label_names = {name: task.label_names for name, task in data.items()}
         with experts(config, label_names, progress) as at_hand:
             labels = collect_labels(config, data, at_hand, progress, with_train=config.distill.soft_labels == "stored")
+            note_asked(folder, total_cost(labels.costs.values()).samples)
             yield KnownTeachers(at_hand.descriptions, labels.ensemble_accuracy(data), at_hand.ways, at_hand.why_one_way)
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
+import socket
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +87,7 @@ def test_the_student_alone_is_trained_once_where_only_the_teaching_is_searched(
 ) -> None:
     out, _ = finished
     assert len(list((out / "baseline").iterdir())) == 1
-    assert len({trial["alone"] for trial in sweep_of(out)["trials"]}) == 1
+    assert len({trial["alone"]["retention"] for trial in sweep_of(out)["trials"]}) == 1
     assert all(trial["gain"] is not None for trial in sweep_of(out)["trials"])
 
 
@@ -174,6 +179,7 @@ def test_trials_that_change_what_teachers_see_have_keys_of_their_own(lab: Lab) -
     trials = sweep_of(out)["trials"]
     assert {trial["values"]["tasks.digits.data.num_views"] for trial in trials} == {1, 2}
     assert [trial["state"] for trial in trials] == ["whole"] * 2, [trial["reason"] for trial in trials]
+    assert sweep_of(out)["cost"]["teacher_samples"] == ROWS  # one view is the first of two
 
 
 def test_one_core_is_enough_and_none_is_refused(lab: Lab) -> None:
@@ -184,3 +190,93 @@ def test_one_core_is_enough_and_none_is_refused(lab: Lab) -> None:
     training = {**lab.settings()["training"], "placement": {"num_cpus": 3}}
     many = space_file(lab, {"ray": {"num_cpus": 2}, "training": training})
     assert_refused(lab.run("tune", many, "--out", lab.new("sweep")), "a trial asks for 3 CPU", "the cluster has 2")
+
+
+def test_the_page_draws_the_student_alone_and_fetches_nothing(finished: tuple[Path, Finished]) -> None:
+    page = (finished[0] / "sweep.html").read_text(encoding="utf-8")
+    assert "the same student alone" in page and "Which parameter matters" in page and T in page
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
+
+
+def test_optuna_dashboard_opens_the_study(finished: tuple[Path, Finished]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    executable = Path(sys.executable).with_name("optuna-dashboard")
+    dashboard = subprocess.Popen(
+        [executable, finished[0] / "study.log", "--port", str(port)], stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_until(lambda: studies_at(port), timeout_s=60)
+        (study,) = studies_at(port)
+        assert study["directions"] == ["maximize"]
+    finally:
+        dashboard.kill()
+        dashboard.wait()
+
+
+def studies_at(port: int) -> list[dict[str, Any]]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=5) as answer:
+            found: list[dict[str, Any]] = json.load(answer)["study_summaries"]
+    except OSError:
+        return []
+    return found
+
+
+def test_the_best_is_compared_with_the_default_over_new_seeds(lab: Lab) -> None:
+    out = lab.new("sweep")
+    rates = {"training.learning_rate": {"choice": [1e-5, 3e-3]}}
+    slow = {"training": {**lab.settings()["training"], "learning_rate": 1e-5}}
+    space = space_file(lab, slow, space=rates, search={"sampler": "grid", "num_trials": 2})
+    done = lab.run("tune", space, "--out", out, "--seeds", 2)
+    assert done.code == 0, done.stderr
+    compared = sweep_of(out)["comparison"]
+    assert compared["seeds"] == [1, 2] and not compared["same"]
+    assert compared["retention"]["winner"] > compared["retention"]["defaults"]
+    assert all(len(task) == 3 for task in compared["tasks"].values())
+    assert "mean retention on the test split, 2 new seeds" in done.stdout
+    # Both runs are whole; called again, nothing is trained again.
+    reports = {path: path.read_text() for path in out.glob("compared/*/report.json")}
+    assert len(reports) == 2
+    again = lab.run("tune", "--resume", out, "--seeds", 2)
+    assert again.code == 0, again.stderr
+    assert {path: path.read_text() for path in reports} == reports
+
+
+def test_several_objectives_give_a_front(lab: Lab) -> None:
+    out = lab.new("sweep")
+    widths = {"student.width": {"choice": [16, 32]}, "student.depth": {"choice": [1]}}
+    goals = {"retention": "max", "parameters": "min"}
+    space = space_file(lab, space=widths, objective=goals, search={"sampler": "grid", "num_trials": 2})
+    done = lab.run("tune", space, "--out", out)
+    assert done.code == 0, done.stderr
+    trials = sweep_of(out)["trials"]
+    small, large = sorted(trials, key=lambda trial: trial["measures"]["parameters"])
+    assert small["best"]
+    assert large["best"] == (large["measures"]["retention"] > small["measures"]["retention"])
+    assert len(list((out / "baseline").iterdir())) == 2
+    assert "retention against parameters" in (out / "sweep.html").read_text(encoding="utf-8")
+
+
+def test_a_function_defines_the_space_and_hyperband_stops_what_falls_behind(lab: Lab) -> None:
+    out = lab.new("sweep")
+    (lab.folder / "spaces.py").write_text(
+        "def search(trial):\n    return {'training.learning_rate': trial.suggest_float('rate', 1e-3, 3e-3, log=True)}\n"
+    )
+    search = {"scheduler": "hyperband", "sampler": "random", "num_trials": 3}
+    done = lab.run("tune", space_file(lab, space={}, define="spaces:search", search=search), "--out", out)
+    assert done.code == 0, done.stderr
+    trials = sweep_of(out)["trials"]
+    assert len(trials) == 3 and trials[0]["state"] == "whole"
+    assert all(1e-3 <= trial["values"]["training.learning_rate"] <= 3e-3 for trial in trials)
+
+
+def test_trials_of_ray_train_workers(lab: Lab) -> None:
+    out = lab.new("sweep")
+    training = {**lab.settings()["training"], "num_workers": 1, "placement": {"num_cpus": 1}}
+    search = {"scheduler": "median", "num_trials": 2}
+    done = lab.run("tune", space_file(lab, {"training": training}, search=search), "--out", out)
+    assert done.code == 0, done.stderr
+    assert [trial["state"] for trial in sweep_of(out)["trials"]] == ["whole"] * 2
+    assert all(trial["alone"] for trial in sweep_of(out)["trials"])

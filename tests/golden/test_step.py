@@ -77,7 +77,8 @@ def formula(student: TwoLinears, rows: dict[str, dict[str, Any]], weights: Weigh
         task_loss = -picked.sum() / max(1, labelled.sum())
         if each["teacher"] is not None:
             temperature = weights.task_temperatures.get(name, weights.temperature)
-            log_p, log_q = log_softmax(each["teacher"].astype(np.float64) / temperature), log_softmax(logits / temperature)
+            log_p = log_softmax(each["teacher"].astype(np.float64) / temperature)
+            log_q = log_softmax(logits / temperature)
             soft = temperature**2 * (np.exp(log_p) * (log_p - log_q)).sum() / len(logits)
             task_loss = weights.hard_weight * task_loss + (1 - weights.hard_weight) * soft
         total += weights.task_weights.get(name, 1.0) * task_loss

@@ -37,6 +37,14 @@ def test_the_defaults_come_first_then_the_points_of_the_space(tmp_path: Path) ->
     assert [study.ask()[1] for _ in range(2)] == [{T: default}, {T: 3.5}]
 
 
+def test_what_the_config_leaves_out_has_a_default_too(tmp_path: Path) -> None:
+    config = load_config("demo")
+    paths = {"distill.task_weights.*": {"float": [0.5, 2]}, "distill.task_temperatures.*": {"float": [0.5, 8]}}
+    values = begun(tmp_path, space_of(space=paths)).ask()[1]
+    assert {values[f"distill.task_weights.{task}"] for task in config.tasks} == {1.0}
+    assert {values[f"distill.task_temperatures.{task}"] for task in config.tasks} == {config.distill.temperature}
+
+
 def test_a_default_outside_the_space_is_not_tried(tmp_path: Path) -> None:
     study = begun(tmp_path, space_of(space={T: {"float": [3, 4]}}))
     assert 3 <= study.ask()[1][T] <= 4
