@@ -20,6 +20,7 @@ import raydistill
 from raydistill.commands.cluster import cluster
 from raydistill.commands.experts import experts
 from raydistill.commands.labels import collect_labels, training_jobs
+from raydistill.commands.ledger import Ledger
 from raydistill.commands.preparing import load_data
 from raydistill.commands.progress import Progress
 from raydistill.commands.students import make_student
@@ -62,7 +63,7 @@ def main() -> None:
         names = {name: task.label_names for name, task in data.items()}
         make_student(remote, data, 0, Path(folder) / "initial")
         with experts(remote, names, progress) as pool, experts(local, names, progress) as here:
-            collect_labels(remote, data, here, progress, with_train=True)
+            collect_labels(remote, data, here, progress, Ledger(), with_train=True)
             taught = {job.teacher: job.taught for job in training_jobs(remote, data, here.descriptions)}
             ways: dict[str, SourcePlan | None] = {
                 "alone": None,

@@ -45,11 +45,10 @@ def main() -> None:
     rest = (result.cost["trials_s"] * cores - sum(own) - sum(training)) / len(own)
     print(f"{datetime.date.today()}, {machine()}; ray {version('ray')}, torch {version('torch')}")
     print(f"{options.trials} trials of {options.steps} steps, {cores} at a time\n")
-    print(
-        f"training, seconds a trial            {statistics.median(training):8.2f} ({min(training):.2f}…{max(training):.2f})"
-    )
-    print(f"start to first step, last to end     {statistics.median(own):8.2f} ({min(own):.2f}…{max(own):.2f})")
-    print(f"share of all else, the first start too {rest:6.2f}")
+    print("seconds a trial")
+    for what, seconds in {"training": training, "start to first step, last to end": own}.items():
+        print(f"{what:40}{statistics.median(seconds):8.2f} ({min(seconds):.2f}…{max(seconds):.2f})")
+    print(f"{'share of all else, the first start too':40}{rest:8.2f}")
     print(f"longest {max(own):.2f} s, target under {TARGET_S:.0f} s: {'met' if max(own) < TARGET_S else 'MISSED'}")
 
 

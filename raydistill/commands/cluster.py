@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import socket
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
 
 from raydistill.config.models import Config
 from raydistill.errors import ConfigError, first_line
 
-CONNECT_S = 5.0
+CONNECT_S, START_S = 5.0, 60.0
 UNREACHED = (
     "start one with `ray start --head`; one that asks for a token wants RAY_AUTH_MODE=token here, and the token in "
     "RAY_AUTH_TOKEN or ~/.ray/auth_token"
@@ -44,9 +44,10 @@ def cluster(config: Config) -> Iterator[None]:
     own = settings.num_cpus is not None or settings.num_gpus is not None
     if settings.address:
         knock(settings.address)
-    on_sigterm = signal.getsignal(signal.SIGTERM)
+    elif not own:
+        knock_at_default()
     try:
-        ray.init(
+        connect(
             # Nothing said: the Ray that `ray start` left on this machine, else one of our own.
             address=settings.address or ("local" if own else None),
             num_cpus=None if settings.address else settings.num_cpus,
@@ -61,16 +62,48 @@ def cluster(config: Config) -> Iterator[None]:
                 f"cannot reach Ray at ray.address {settings.address!r} ({first_line(error)}); {UNREACHED}"
             ) from error
         raise ConfigError(f"cannot start Ray ({first_line(error)}); see `ray status` for one that runs") from error
-    if callable(on_sigterm) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray took it from whoever had it, to print its stack
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def knock(address: str) -> None:
+def connect(**options: Any) -> None:
+    """`ray.init`, in a thread of its own.
+
+    In the main one it would take SIGTERM from whoever had it, and a signal could end it half way: its locks held, its
+    processes left. Here it comes to its end first.
+    """
+    import ray
+
+    starter = ThreadPoolExecutor(1)
+    starting = starter.submit(ray.init, **options)
+    try:
+        starting.result()
+    except (KeyboardInterrupt, SystemExit):
+        wait([starting], START_S)
+        ray.shutdown()
+        raise
+    finally:
+        starter.shutdown(wait=False)
+
+
+def knock_at_default() -> None:
+    """At the Ray that the environment names, where it does.
+
+    Raises:
+        ConfigError: none is there.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        knock(address, "RAY_ADDRESS")
+
+
+def knock(address: str, name: str = "ray.address") -> None:
     """Ray itself would try for many minutes to reach an address where nobody is, or somebody else.
+
+    Args:
+        name: where the user said it.
 
     Raises:
         ConfigError: no Ray is there.
@@ -82,13 +115,13 @@ def knock(address: str) -> None:
         with socket.create_connection((host, int(port)), timeout=CONNECT_S) as door:
             if not _speaks_http2(door):
                 raise ConfigError(
-                    f"what answers at ray.address {address!r} is no Ray; `ray status` on the head node shows its "
+                    f"what answers at {name} {address!r} is no Ray; `ray status` on the head node shows its "
                     "address (port 6379 unless `ray start` was given another)"
                 )
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter: no host name
+        why = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"no Ray answers at ray.address {address!r} ({error.strerror or error}); start one with `ray start "
-            "--head`, or leave ray.address out"
+            f"no Ray answers at {name} {address!r} ({why}); start one with `ray start --head`, or leave {name} out"
         ) from error
 
 

@@ -15,6 +15,7 @@ from raydistill.commands.cluster import cluster, needs_ray
 from raydistill.commands.experts import Experts, experts
 from raydistill.commands.known import KnownTeachers, source_plan
 from raydistill.commands.labels import collect_labels
+from raydistill.commands.ledger import Ledger
 from raydistill.commands.preflight import preflight
 from raydistill.commands.preparing import as_config, check_store, load_data
 from raydistill.commands.progress import Progress
@@ -93,7 +94,7 @@ def distill(
         with contextlib.ExitStack() as teaching:
             at_hand = teaching.enter_context(experts(config, label_names, progress))
             ahead = config.distill.soft_labels == "stored"
-            labels = collect_labels(config, data, at_hand, progress, with_train=ahead)
+            labels = collect_labels(config, data, at_hand, progress, Ledger(folder.ledger), with_train=ahead)
             folder.check_inputs(
                 {f"the data of {name}": task.fingerprint for name, task in data.items()}
                 | {f"teacher {name}": str(each["fingerprint"]) for name, each in at_hand.descriptions.items()}

@@ -16,6 +16,7 @@ from rich.table import Table
 from raydistill.commands.preparing import as_config, load_data
 from raydistill.commands.progress import Progress
 from raydistill.commands.run_folder import RunFolder, write_atomically
+from raydistill.config.text import expand
 from raydistill.data.dataset import Split, TaskData
 from raydistill.errors import ConfigError, DataError
 from raydistill.student.model import Student
@@ -64,7 +65,7 @@ def evaluate(
                 "num_rows": int((labels >= 0).sum()),
                 **task.details(logits, labels),
             }
-    where = (Path(out) if out is not None else folder.path).expanduser().absolute()
+    where = (expand(out) if out is not None else folder.path).absolute()
     where.mkdir(parents=True, exist_ok=True)
     write_atomically(where / "evaluation.json", json.dumps(results, indent=1))
     _print(results)

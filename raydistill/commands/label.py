@@ -12,6 +12,7 @@ import numpy as np
 from raydistill.commands.cluster import cluster
 from raydistill.commands.experts import experts
 from raydistill.commands.labels import Labels, collect_labels, label_job
+from raydistill.commands.ledger import Ledger
 from raydistill.commands.preflight import how_many_fit, preflight_label
 from raydistill.commands.preparing import as_config, check_store, load_data
 from raydistill.commands.progress import Progress
@@ -40,7 +41,7 @@ def label(
     config = as_config(config, overrides)
     check_complete(config)
     check_store(config)
-    with Progress(run_path(config, out).expanduser().absolute() / "log.txt") as progress:
+    with Progress(run_path(config, out).absolute() / "log.txt") as progress:
         if config.distill.soft_labels == "local":
             labels = _in_this_process(config, progress)
         else:
@@ -60,7 +61,7 @@ def _in_this_process(config: Config, progress: Progress) -> Labels:
     teach_missing(config, data, progress)
     label_names = {name: task.label_names for name, task in data.items()}
     with experts(config, label_names, progress) as at_hand:
-        return collect_labels(config, data, at_hand, progress, with_train=True)
+        return collect_labels(config, data, at_hand, progress, Ledger(), with_train=True)
 
 
 def _with_ray_data(config: Config, progress: Progress) -> Labels:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.commands.experts import Experts
+from raydistill.commands.ledger import Ledger
 from raydistill.commands.progress import Progress
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
@@ -63,11 +64,13 @@ def collect_labels(
     data: dict[str, TaskData],
     at_hand: Experts,
     progress: Progress,
+    ledger: Ledger,
     with_train: bool,
 ) -> Labels:
     """Ask all teachers; the plain views first, so that a teacher that knows nothing is found before the long part.
 
     Args:
+        ledger: of the run, which it may take several processes to fill.
         with_train: the training views too.
 
     Raises:
@@ -77,9 +80,10 @@ def collect_labels(
 
     def ask(name: str, split: str) -> LabelJob:
         job = label_job(config, data, name, str(at_hand.descriptions[name]["fingerprint"]), split)
-        cost = label_split(config, job, at_hand.labeller, progress.event, progress)
-        with lock:
-            labels.add(name, cost)
+        cost = label_split(
+            config, job, at_hand.labeller, progress.event, progress, lambda so_far: ledger.keep(name, split, so_far)
+        )
+        ledger.keep(name, split, cost, ended=True)
         return job
 
     def check(name: str) -> None:
@@ -99,7 +103,8 @@ def collect_labels(
     for by_task in labels.plain.values():
         for task in by_task:
             by_task[task] = {name: by_task[task][name] for name in config.teachers if name in by_task[task]}
-    labels.costs = {name: labels.costs[name] for name in config.teachers}
+    costs = ledger.costs()
+    labels.costs = {name: costs[name] for name in config.teachers}
     return labels
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from raydistill.config.models import Config, PlacementConfig
-from raydistill.errors import ConfigError
+from raydistill.errors import ConfigError, first_line
+from raydistill.teachers.pool.placement import placement_options
 
 Asker = tuple[str, PlacementConfig, int]  # where the config says it, what it says, how many times
 
@@ -70,6 +71,7 @@ def _check_fit(askers: list[Asker]) -> None:
 
     wanted: dict[str, list[tuple[str, float]]] = {}
     for place, placement, count in askers:
+        _check_readable(place, placement)
         for resource, amount in asks_for(placement).items():
             wanted.setdefault(resource, []).append((place, amount * count))
     there = ray.cluster_resources()
@@ -84,6 +86,19 @@ def _check_fit(askers: list[Asker]) -> None:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     for place, placement, count in askers:
         check_nodes(place, placement, count, nodes)
+
+
+def _check_readable(place: str, placement: PlacementConfig) -> None:
+    """Ray says what it cannot read when something is started, which may be late."""
+    import ray
+
+    def nothing() -> None:
+        pass
+
+    try:
+        ray.remote(nothing).options(**placement_options(placement))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{place}: Ray cannot read it: {first_line(error)}") from error
 
 
 def check_nodes(place: str, placement: PlacementConfig, count: int, nodes: list[dict[str, Any]]) -> None:

@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 from raydistill.atomic import reason, replacing
 from raydistill.config.loader import dump_config, load_config
 from raydistill.config.models import Config
-from raydistill.errors import ConfigError
+from raydistill.config.text import expand
+from raydistill.errors import ConfigError, first_line
 
 # What may differ between two calls that mean the same run: where it runs, not what it computes.
 ELSEWHERE = {"ray", "cache_dir", "num_seeds"}
@@ -25,7 +26,7 @@ class RunFolder:
     """Paths of a run."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser().absolute()
+        self.path = expand(path).absolute()
         self.config = self.path / "config.yaml"
         self.report = self.path / "report.json"
         self.html = self.path / "report.html"
@@ -35,6 +36,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         self.inputs = self.checkpoints / "inputs.json"
+        self.ledger = self.checkpoints / "labelling.json"
 
     def initial(self, seed: int) -> Path:
         """The student that both arms of a seed start from."""
@@ -83,7 +85,13 @@ class RunFolder:
         if not self.inputs.is_file():
             write_atomically(self.inputs, json.dumps(inputs, indent=1))
             return
-        before: dict[str, str] = json.loads(self.inputs.read_text(encoding="utf-8"))
+        try:
+            before: dict[str, str] = dict(json.loads(self.inputs.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{self.inputs} is damaged ({first_line(error)}), and nobody knows what the run began with; start over "
+                "with --again"
+            ) from error
         changed = [what for what in inputs if before.get(what) != inputs[what]]
         if changed:
             raise ConfigError(
@@ -101,7 +109,7 @@ class RunFolder:
 
 def run_path(config: Config, out: str | Path | None) -> Path:
     """`--out`, or runs/NAME here."""
-    return Path(out) if out is not None else Path("runs") / config.name
+    return expand(out) if out is not None else Path("runs") / config.name
 
 
 @contextlib.contextmanager
@@ -141,23 +149,29 @@ def owned(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        # While it is ours: whoever has it open sees that it is gone, and takes a new one.
         (path / ".lock").unlink(missing_ok=True)
+        lock.release()
 
 
 def _claim(folder: RunFolder, config: Config, again: bool) -> None:
-    if folder.config.is_file():
-        old = folder.read_config()
+    if again and folder.config.is_file():
+        folder.clear()
+    elif folder.config.is_file():
+        try:
+            old = folder.read_config()
+        except ConfigError as error:
+            raise ConfigError(f"{error}; or start over with --again") from error
         changed = difference(
             old.model_dump(mode="json", exclude=ELSEWHERE), config.model_dump(mode="json", exclude=ELSEWHERE)
         )
-        if changed and not again:
+        if changed:
             raise ConfigError(
                 f"{folder.path} holds a run of another config ({changed}); choose another name or --out, or replace "
                 "it with --again"
             )
         more_seeds = not changed and config.num_seeds > old.num_seeds
-        if again or (folder.report.is_file() and not more_seeds):
+        if folder.report.is_file() and not more_seeds:
             folder.clear()
         elif more_seeds:
             # From here on the run is unfinished: stopped and called again, it goes on.

@@ -93,7 +93,10 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     if match is None or match[2].lower() not in UNITS:
         raise ConfigError(f"{text!r} is not a size; write a number with a unit, such as 500MB, 10GB or 2GiB")
-    return int(float(match[1]) * UNITS[match[2].lower()])
+    try:
+        return int(float(match[1]) * UNITS[match[2].lower()])
+    except OverflowError:
+        raise ConfigError(f"{text[:20]}… is more than any disk has") from None
 
 
 def readable(size_bytes: float) -> str:

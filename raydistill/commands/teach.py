@@ -38,7 +38,7 @@ def teach(
         The checkpoint folders by teacher.
     """
     config = as_config(config, overrides)
-    folder = run_path(config, out).expanduser().absolute()
+    folder = run_path(config, out).absolute()
     with Progress(folder / "log.txt") as progress:
         teach_missing(config, load_data(config, progress), progress, again)
         checkpoints = {name: teacher_folder(config, name) for name in config.teachers}

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from raydistill.commands.cluster import UNREACHED, knock
+from raydistill.commands.cluster import UNREACHED, connect, knock, knock_at_default
 from raydistill.errors import ConfigError, first_line
 from raydistill.teachers.pool.messages import PoolStatus
 
@@ -131,9 +131,11 @@ def _running_ray(address: str | None) -> Iterator[bool]:
         yield True
         return
     if address:
-        knock(address)
+        knock(address, "--address")
+    else:
+        knock_at_default()
     try:
-        ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
+        connect(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if address:
             raise ConfigError(f"cannot reach Ray at {address!r}; {UNREACHED}") from error

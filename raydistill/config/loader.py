@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from raydistill.config.mistakes import explain
 from raydistill.config.models import Config
-from raydistill.config.text import dump, parse, parse_value
+from raydistill.config.text import dump, expand, parse
 from raydistill.errors import ConfigError
 
 
@@ -68,7 +68,7 @@ def check_complete(config: Config) -> None:
 
 
 def _read(source: str | Path, chain: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
-    path = Path(source).expanduser()
+    path = expand(source)
     shipped = list_recipes()
     try:
         if path.is_file():
@@ -87,11 +87,12 @@ def _read(source: str | Path, chain: tuple[str, ...] = ()) -> tuple[str, dict[st
     base = content.pop("extends", None)
     if base is None:
         return where, content
-    if chain and str(base) in chain:
-        raise ConfigError(f"{where}: extends {base!r}, which extends this one")
     beside = path.parent / str(base)
+    found = str(beside.resolve()) if beside.is_file() else str(base)
+    if found in (*chain, str(path.resolve())):
+        raise ConfigError(f"{where}: extends {base!r}, which extends this one")
     try:
-        _, inherited = _read(beside if beside.is_file() else str(base), (*chain, str(base)))
+        _, inherited = _read(found, (*chain, found))
     except ConfigError as error:
         raise ConfigError(f"{where}: extends {base!r}: {error}") from None
     return where, _merged(inherited, content)
@@ -111,10 +112,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
     keys = path.strip().split(".")
     if not separator or not all(keys):
         raise ConfigError(f"{override!r} is not an override; write key=value, such as distill.temperature=3")
-    try:
-        value = parse_value(text)
-    except ValueError:
-        raise ConfigError(f"{override!r}: the value is not valid YAML; quote it") from None
+    value = parse(f"{override!r}: the value", text)
     place = content
     for depth, key in enumerate(keys[:-1]):
         inner = place.setdefault(key, {})

@@ -17,10 +17,20 @@ class PlacementConfig(Frozen):
     """What an actor or a worker asks of Ray. Fractions share scheduling, not memory."""
 
     num_cpus: float = Field(1.0, ge=0.0)
-    num_gpus: float = Field(0.0, ge=0.0)
-    resources: dict[str, float] = Field({})
+    num_gpus: float = Field(0.0, ge=0.0, description="above 1 a whole number")
+    resources: dict[str, PositiveFloat] = Field({}, description="of one's own making, as `ray start --resources` names")
     label_selector: dict[str, str] = Field({})
     accelerator_type: str | None = None
+
+    @model_validator(mode="after")
+    def _ray_understands_it(self) -> PlacementConfig:
+        for name, amount in {"num_gpus": self.num_gpus, **self.resources}.items():
+            if amount > 1 and amount != int(amount):
+                raise ValueError(f"{name} is {amount:g}; above 1 Ray takes whole ones only")
+        for name in self.resources:
+            if name in ("CPU", "GPU", "memory", "object_store_memory"):
+                raise ValueError(f"resources names {name!r}, which is Ray's own; write num_cpus and num_gpus instead")
+        return self
 
 
 class TeachConfig(Frozen):

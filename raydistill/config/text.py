@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from raydistill.errors import ConfigError
+from raydistill.errors import ConfigError, first_line
 
 
 class _Loader(yaml.SafeLoader):
@@ -59,16 +59,22 @@ def parse(where: str, text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise ConfigError(f"{where}: line {line}: not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
+    except (yaml.YAMLError, ValueError, AttributeError) as error:  # the last: `!!timestamp x`
+        raise ConfigError(f"{where}: not valid YAML: {first_line(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: not valid YAML: too many brackets within each other") from None
 
 
-def parse_value(text: str) -> Any:
-    """One value, as on the command line. Raises ValueError."""
+def expand(path: str | Path) -> Path:
+    """With `~` replaced.
+
+    Raises:
+        ConfigError: by nobody's home.
+    """
     try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def label_split(
     labeller: Labeller | None,
     report: Callable[[str], None],
     progress: Progress,
+    keep: Callable[[TeacherCost], None] = lambda cost: None,
 ) -> TeacherCost:
     """Make sure that the store knows all rows of the job's views; what it does not know, the teacher is asked.
 
@@ -68,6 +69,7 @@ def label_split(
         labeller: answers for this job's teacher, at least; None: the store has to know.
         report: hears of damaged shards that are made again, and of replicas that were lost.
         progress: hears how far it is.
+        keep: hears what it has cost so far, batch by batch.
 
     Returns:
         What was computed, and what the store had.
@@ -99,6 +101,7 @@ def label_split(
 
             for step_views, _ in stream.stream(batches()):
                 done += len(step_views[job.task])
+                keep(stream.cost()[job.teacher])
                 rate = done / max(1e-9, time.monotonic() - began)
                 what = f"{job.split.name} view {view}" if view else job.split.name
                 progress(

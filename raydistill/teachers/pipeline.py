@@ -8,7 +8,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +75,14 @@ class LabelWorker:
                     f"{teacher}: {died} processes died in turn of one batch of {num_rows} rows while labelling; see "
                     f"their logs and memory, or lower teachers.{self.name}.batch_size"
                 )
-            try:
-                self.thread.submit(self._answer, asked, logits, busy_s).result(self.timeout_s)
-            except TimeoutError:
+            answer = self.thread.submit(self._answer, asked, logits, busy_s)
+            if not wait([answer], self.timeout_s).done:
                 return (
                     f"{teacher}: no reply to {num_rows} rows within {self.timeout_s:g} s while labelling; raise "
                     f"teachers.{self.name}.timeout_s or give it more CPUs"
                 )
+            try:
+                answer.result()
             except RaydistillError as ours:
                 return str(ours)
             except Exception as theirs:  # noqa: BLE001 -- whatever it is, the driver says it

@@ -29,7 +29,12 @@ def costs_so_far(state: TrainingState, folder: Path) -> dict[str, TeacherCost]:
     """What a training that goes on adds to: the work of all earlier processes; what else the student heard up to its
     checkpoint came from the store."""
     at_checkpoint = {name: TeacherCost.of(figures) for name, figures in state.teacher_costs.items()}
-    done = at_checkpoint | read_costs(folder)
+    done = at_checkpoint | {
+        # The file is written more often, unless the disk was full.
+        name: cost
+        for name, cost in read_costs(folder / COSTS_FILE).items()
+        if cost.samples >= at_checkpoint.get(name, cost).samples
+    }
     heard = {name: cost.samples + cost.samples_cached for name, cost in at_checkpoint.items()}
     return {name: replace(cost, samples_cached=heard.get(name, 0) - cost.samples) for name, cost in done.items()}
 
@@ -40,13 +45,13 @@ def write_costs(state: TrainingState, folder: Path) -> None:
         temporary.write_text(json.dumps(state.teacher_costs), encoding="utf-8")
 
 
-def read_costs(folder: Path) -> dict[str, TeacherCost]:
-    """By teacher; nothing where nothing was written."""
+def read_costs(path: Path) -> dict[str, TeacherCost]:
+    """By teacher, as a file has them; nothing where nothing was written."""
     try:
-        content = json.loads((folder / COSTS_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {name: TeacherCost.of(figures) for name, figures in content.items()}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return {}
-    return {name: TeacherCost.of(figures) for name, figures in content.items()}
 
 
 def to_state(costs: Costs) -> dict[str, dict[str, float]]:

@@ -58,7 +58,8 @@ def run_trials(setting: Setting, study: SweepStudy, num_trials: int, concurrent:
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(
             ray.tune.with_parameters(_trial, setting=setting),
-            {"CPU": 0} if setting.config.training.num_workers else trial_resources(setting.config),
+            # Where workers train, a trial's own process only waits; Ray Tune wants it to ask for something.
+            {"memory": 1} if setting.config.training.num_workers else trial_resources(setting.config),
         ),
         tune_config=ray.tune.TuneConfig(
             search_alg=ray.tune.search.ConcurrencyLimiter(search, max_concurrent=concurrent),

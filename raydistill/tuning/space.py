@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from raydistill.config.basics import Frozen
 from raydistill.config.mistakes import explain
-from raydistill.config.text import read_mapping
+from raydistill.config.text import expand, read_mapping
 from raydistill.errors import ConfigError
 
 Goal = Literal["max", "min"]
@@ -205,7 +205,7 @@ def load_space(source: Space | str | Path | Mapping[str, Any]) -> Space:
 
 def sweep_path(space: Space, out: str | Path | None) -> Path:
     """`--out`, or runs/tune-NAME here."""
-    return Path(out) if out is not None else Path("runs") / f"tune-{space.name}"
+    return expand(out) if out is not None else Path("runs") / f"tune-{space.name}"
 
 
 def list_spaces() -> dict[str, Path]:
@@ -216,7 +216,7 @@ def list_spaces() -> dict[str, Path]:
 
 
 def _find(source: str | Path) -> Path:
-    path = Path(source).expanduser()
+    path = expand(source)
     if path.is_file():
         return path
     named = list_spaces()

@@ -13,14 +13,14 @@ from raydistill.commands.cluster import cluster
 from raydistill.commands.experts import experts
 from raydistill.commands.known import KnownTeachers, source_plan
 from raydistill.commands.labels import collect_labels
+from raydistill.commands.ledger import Ledger
 from raydistill.commands.preflight import preflight
 from raydistill.commands.preparing import as_config, check_store, load_data
 from raydistill.commands.progress import Progress
 from raydistill.commands.teach import teach_missing
 from raydistill.config.models import Config
 from raydistill.errors import ConfigError
-from raydistill.soft_labels.source import total_cost
-from raydistill.tuning.asked import note_asked, teacher_samples
+from raydistill.tuning.asked import ASKED, teacher_samples
 from raydistill.tuning.baseline import run_baselines
 from raydistill.tuning.capacity import how_many_trials, trial_resources
 from raydistill.tuning.checking import base_config, candidate, check_space
@@ -90,7 +90,7 @@ def _sweep(space: Space, config: Config, out: Path, num_trials: int | None, num_
     space = check_space(space, config)
     check_store(config)
     with (
-        open_sweep(out.expanduser().absolute(), space, config) as folder,
+        open_sweep(out.absolute(), space, config) as folder,
         Progress(folder / "log.txt") as progress,
     ):
         study = SweepStudy(folder / STUDY, space)
@@ -131,8 +131,7 @@ def _search(
         ahead = config.store.fill or config.distill.soft_labels == "stored"
         with _timed(seconds, "labelling_s"):
             at_hand = teaching.enter_context(experts(config, label_names, progress))
-            labels = collect_labels(config, data, at_hand, progress, with_train=ahead)
-        note_asked(folder, total_cost(labels.costs.values()).samples)
+            labels = collect_labels(config, data, at_hand, progress, Ledger(folder / ASKED), with_train=ahead)
         known = KnownTeachers(at_hand.descriptions, labels.ensemble_accuracy(data), at_hand.ways, at_hand.why_one_way)
         asked_again = bool(source_plan(config, data, known).checked(progress.event).ways)
         if not asked_again:

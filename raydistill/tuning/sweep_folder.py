@@ -11,6 +11,7 @@ from typing import Any
 from raydistill.commands.run_folder import ELSEWHERE, difference, owned, write_atomically
 from raydistill.config.loader import dump_config, load_config
 from raydistill.config.models import Config
+from raydistill.config.text import expand
 from raydistill.errors import ConfigError
 from raydistill.tuning.space import Space, load_space
 
@@ -23,7 +24,7 @@ def read_sweep(folder: str | Path) -> tuple[Space, Config, Path]:
     Raises:
         ConfigError: the folder holds none.
     """
-    path = Path(folder).expanduser()
+    path = expand(folder)
     try:
         space = load_space(json.loads((path / SPACE).read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:

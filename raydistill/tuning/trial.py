@@ -18,6 +18,7 @@ from filelock import FileLock
 from raydistill.commands.experts import experts
 from raydistill.commands.known import KnownTeachers, source_plan
 from raydistill.commands.labels import collect_labels, training_jobs
+from raydistill.commands.ledger import Ledger
 from raydistill.commands.progress import Progress
 from raydistill.commands.run_folder import write_atomically
 from raydistill.commands.students import make_student
@@ -33,7 +34,7 @@ from raydistill.training.costs import costs_of
 from raydistill.training.launch import OnLog, launch
 from raydistill.training.loop import train_student
 from raydistill.training.plan import Arm, TrainingPlan
-from raydistill.tuning.asked import note_asked
+from raydistill.tuning.asked import ASKED
 from raydistill.tuning.checking import OF_A_TASK
 
 RESULT, REASON_FILE = "result.json", "failure.txt"
@@ -151,8 +152,8 @@ def _known(setting: Setting, config: Config, data: dict[str, TaskData], folder: 
     with Progress(folder / "log.txt") as progress:
         label_names = {name: task.label_names for name, task in data.items()}
         with experts(config, label_names, progress) as at_hand:
-            labels = collect_labels(config, data, at_hand, progress, with_train=config.distill.soft_labels == "stored")
-            note_asked(folder, total_cost(labels.costs.values()).samples)
+            ahead = config.distill.soft_labels == "stored"
+            labels = collect_labels(config, data, at_hand, progress, Ledger(folder / ASKED), with_train=ahead)
             yield KnownTeachers(at_hand.descriptions, labels.ensemble_accuracy(data), at_hand.ways, at_hand.why_one_way)
 
 

@@ -98,3 +98,13 @@ def test_a_mistake_in_the_base_names_the_base(folder: Path) -> None:
     write(folder / "bad.yaml", "name: x\nseed: [1\n")
     with pytest.raises(ConfigError, match=r"bad\.yaml: line 3"):
         load_config(write(folder / "child.yaml", "extends: bad.yaml\nname: child\n"))
+
+
+def test_files_of_one_name_in_several_folders_are_no_circle(folder: Path) -> None:
+    write(folder / "a" / "base.yaml", "extends: ../base.yaml\nname: a\n")
+    write(folder / "a" / "b" / "base.yaml", "extends: ../base.yaml\nname: b\n")
+    child = write(folder / "a" / "b" / "child.yaml", "extends: base.yaml\nname: child\n")
+    assert load_config(child).distill.temperature == 3
+    write(folder / "base.yaml", "extends: a/b/base.yaml\n")
+    with pytest.raises(ConfigError, match="extends this one"):
+        load_config(child)

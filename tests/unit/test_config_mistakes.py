@@ -64,6 +64,10 @@ def test_unknown_key_like_no_other_lists_the_valid_ones() -> None:
         (("distill", "temperature"), "warm"),
         (("distill", "temperature"), 0),
         (("distill", "hard_weight"), 1.5),
+        (("distill", "temperature"), float("inf")),
+        (("training", "learning_rate"), float("nan")),
+        (("cache_dir",), "a\0b"),
+        (("cache_dir",), "~nosuchuser/cache"),
         (("distill", "task_weights", "mood"), -1.0),
         (("distill", "task_temperatures", "mood"), 0),
         (("training", "num_steps"), -3),
@@ -132,6 +136,8 @@ FILES = {
     "list": ("- name\n", ("mapping", "list")),
     "control character": ("name: x\x07\n", ("not valid YAML",)),
     "impossible date": ("name: 2024-99-99\n", ("name",)),
+    "a tag for no date": ("name: !!timestamp abc\n", ("not valid YAML",)),
+    "many brackets": ("name: " + "[" * 3000, ("not valid YAML",)),
 }
 
 
@@ -144,6 +150,25 @@ def test_unreadable_yaml_names_the_file_and_the_line(case: str, tmp_path: Path) 
     assert str(file) in text
     for part in wanted:
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("placement", "words"),
+    [
+        ({"num_gpus": 1.5}, "num_gpus is 1.5"),
+        ({"resources": {"big": 2.5}}, "big is 2.5"),
+        ({"resources": {"x": -1}}, "greater than 0"),
+        ({"resources": {"CPU": 1}}, "num_cpus"),
+    ],
+)
+def test_a_placement_that_ray_cannot_read_is_refused(placement: dict[str, Any], words: str) -> None:
+    text = message_of(mistake("teachers", "bert", "placement", value=placement))
+    assert "teachers.bert.placement" in text and words in text
+
+
+def test_a_home_of_nobody_is_no_file() -> None:
+    with pytest.raises(ConfigError, match="~nosuchuser"):
+        load_config("~nosuchuser/config.yaml")
 
 
 def test_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
@@ -166,6 +191,11 @@ def test_folder_points_to_the_config_inside(tmp_path: Path) -> None:
 def test_malformed_override_shows_the_form(override: str) -> None:
     text = message_of(GOOD, override)
     assert repr(override) in text and "key=value" in text
+
+
+def test_override_that_is_no_yaml_is_shown() -> None:
+    text = message_of(GOOD, "distill={temperature: 1, temperature: 2}")
+    assert "'distill={temperature: 1, temperature: 2}'" in text and "given twice" in text
 
 
 def test_override_below_a_value_says_that_it_has_no_keys() -> None:

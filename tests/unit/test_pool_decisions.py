@@ -188,7 +188,7 @@ def test_a_dead_replica_is_replaced_and_both_are_told(world: World) -> None:
     world.run(1)
     victim = world.actors.all[0]
     victim.alive = False
-    world.supervisor.suspect(world.spec.id, victim.name, hung=False)
+    world.supervisor.suspect(world.spec.id, victim.name, None)
     world.run(1)
     assert world.serving == 2
     assert victim.name in world.view.lost
@@ -200,8 +200,10 @@ def test_a_dead_replica_is_replaced_and_both_are_told(world: World) -> None:
 def test_a_false_alarm_costs_nothing(world: World) -> None:
     world.join()
     world.run(1)
-    world.supervisor.suspect(world.spec.id, world.actors.all[0].name, hung=False)
-    world.supervisor.suspect(world.spec.id, "nobody", hung=True)
+    world.supervisor.suspect(world.spec.id, world.actors.all[0].name, None)
+    world.supervisor.suspect(world.spec.id, "nobody", 900.0)
+    impatient = world.spec.settings.timeout_s / 2  # others would have waited longer
+    world.supervisor.suspect(world.spec.id, world.actors.all[0].name, impatient)
     world.run(1)
     assert len(world.actors.all) == 1
     assert world.serving == 1
@@ -214,7 +216,7 @@ def test_one_that_hangs_is_ended(world: World, told: bool) -> None:
     victim = world.actors.all[0]
     victim.answers = False
     if told:
-        world.supervisor.suspect(world.spec.id, victim.name, hung=True)
+        world.supervisor.suspect(world.spec.id, victim.name, world.spec.settings.timeout_s)
         world.run(1)
     else:
         world.run(9)

@@ -41,6 +41,57 @@ def test_a_fresh_folder_gets_the_resolved_config_and_no_lock_stays(config: Confi
     assert [file.name for file in folder.path.iterdir()] == ["config.yaml"]
 
 
+OWNER = """
+import contextlib, os, pathlib, sys, time
+from raydistill.commands.run_folder import owned
+from raydistill.errors import ConfigError
+folder, mark = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+ends, times = time.monotonic() + 2, 0
+while time.monotonic() < ends:
+    with contextlib.suppress(ConfigError), owned(folder):
+        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))  # fails where another one is inside
+        times += 1
+        time.sleep(0.002)
+        mark.unlink()
+print(times)
+"""
+
+
+def test_of_two_processes_that_come_and_go_one_owns_it_at_a_time(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", OWNER, str(tmp_path / "run"), str(tmp_path / "mark")]
+    owners = [
+        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for owner in owners:
+        assert owner.stdout is not None and owner.stdout.readline() == "ready\n"
+    for owner in owners:
+        assert owner.stdin is not None
+        owner.stdin.write("go\n")
+        owner.stdin.flush()
+    told = [owner.communicate(timeout=60) for owner in owners]
+    assert all(int(out) > 10 and not err for out, err in told), told
+
+
+def test_again_replaces_what_nobody_can_read(config: Config, tmp_path: Path) -> None:
+    leave(config, tmp_path, finished=True)
+    (tmp_path / "config.yaml").write_text("of: another version")
+    with pytest.raises(ConfigError, match="start over with --again"), open_run(config, tmp_path):
+        pass
+    with open_run(config, tmp_path, again=True) as folder:
+        assert folder.read_config() == config and not holds_work(tmp_path)
+
+
+def test_damaged_fingerprints_of_the_inputs_are_told(config: Config, tmp_path: Path) -> None:
+    leave(config, tmp_path, finished=False)
+    with open_run(config, tmp_path) as folder:
+        folder.inputs.write_text('{"the data')
+        with pytest.raises(ConfigError, match=r"inputs\.json is damaged.*--again"):
+            folder.check_inputs({})
+
+
 def test_without_out_the_run_is_named_after_the_config(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

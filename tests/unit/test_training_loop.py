@@ -25,7 +25,7 @@ from raydistill.student.model import Student
 from raydistill.teachers.labelling import LabelJob, training_views
 from raydistill.training.batches import plan_rows
 from raydistill.training.checkpoint import BEST, LATEST, TrainingState
-from raydistill.training.costs import costs_of
+from raydistill.training.costs import COSTS_FILE, costs_of, costs_so_far
 from raydistill.training.events import read_events
 from raydistill.training.loop import train_student
 from raydistill.training.metrics_log import METRICS_FILE, read_metrics
@@ -268,3 +268,11 @@ def test_metrics_cut_short_by_a_kill_are_read_as_far_as_they_are_whole(tmp_path:
     file.write_text('{"run": "a", "step": 1}\n{"run": "a", "step": 2}\n{"run": "a", "st', encoding="utf-8")
     assert [line["step"] for line in read_metrics(file)] == [1, 2]
     assert read_metrics(tmp_path / "nothing.jsonl") == []
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"it": {"samples": 100}}', '{"it": {"sample": 1}}'])
+def test_a_costs_file_that_is_older_or_damaged_takes_nothing_back(tmp_path: Path, content: str) -> None:
+    (tmp_path / COSTS_FILE).write_text(content)
+    state = TrainingState(teacher_costs={"it": {"samples": 400, "samples_cached": 30}})
+    cost = costs_so_far(state, tmp_path)["it"]
+    assert (cost.samples, cost.samples_cached) == (400, 30)

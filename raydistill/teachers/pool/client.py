@@ -41,7 +41,7 @@ class PoolClient:
             if self._membership is not None or not self.specs:
                 return
             for name, spec in self.specs.items():
-                self._links[name] = Link(spec, _patience_s(spec), self._record, self._suspecter(spec.id))
+                self._links[name] = Link(spec, _patience_s(spec), self._record, self._suspecter(spec))
             config = next(iter(self.specs.values())).config
             self._membership = Membership(
                 self._links.values(), config.name, config.ray.lease_s, self._record, self._hear
@@ -84,10 +84,10 @@ class PoolClient:
             self.connect()
         return self._links[teacher].ask(method, views)
 
-    def _suspecter(self, pool_id: str) -> Callable[[str, bool], None]:
+    def _suspecter(self, spec: PoolSpec) -> Callable[[str, bool], None]:
         def suspect(replica: str, hung: bool) -> None:
             if self._membership is not None:
-                self._membership.suspect(pool_id, replica, hung)
+                self._membership.suspect(spec.id, replica, spec.settings.timeout_s if hung else None)
 
         return suspect
 

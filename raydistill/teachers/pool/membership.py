@@ -47,16 +47,16 @@ class Membership:
         self._links = {f"{student}/{link.spec.teacher}": link for link in links}
         self._joined: set[str] = set()
         self._stopped: set[str] = set()
-        self._suspects: deque[tuple[str, str, bool]] = deque()
+        self._suspects: deque[tuple[str, str, float | None]] = deque()
         self._supervisor: Any = None
         self._heard, self._answered, self._comes_up_s = time.monotonic(), False, COMES_UP_S
         self._wake, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="pool-membership", daemon=True)
         self._thread.start()
 
-    def suspect(self, pool_id: str, replica: str, hung: bool) -> None:
-        """Tell the supervisor, soon."""
-        self._suspects.append((pool_id, replica, hung))
+    def suspect(self, pool_id: str, replica: str, silent_s: float | None) -> None:
+        """Tell the supervisor, soon; see `Pool.suspect`."""
+        self._suspects.append((pool_id, replica, silent_s))
         self._wake.set()
 
     def close(self) -> None:

@@ -66,13 +66,14 @@ class Pool:
             self._scale(now)
             self._fill(now)
 
-    def suspect(self, name: str, hung: bool) -> None:
-        """A student's word: it died, or it does not answer. The first is checked, the second is enough."""
+    def suspect(self, name: str, silent_s: float | None) -> None:
+        """A student's word: it died (None), or gave no answer for so long. That is checked, unless it is as long as the
+        most patient student would have waited."""
         replica = self.replicas.get(name)
         if replica is None:
             return
-        if hung:
-            self._lose(replica, f"gave no answer within {self.spec.settings.timeout_s:g} s")
+        if silent_s is not None and silent_s >= self.leases.timeout_s:
+            self._lose(replica, f"gave no answer within {silent_s:g} s")
         else:
             replica.next_ping = 0.0
 

@@ -162,8 +162,9 @@ class TeacherReplica:
         """Nothing may be left running for ever, even where supervisor and students all died at once."""
         while True:
             time.sleep(min(5.0, patience_s / 4))
-            idle = self._under_way == 0
-            if idle and time.monotonic() - max(self._pinged, self._asked) > patience_s:
+            # A request under way has its time limit, after which nobody waits for it any more.
+            limit_s = patience_s + (self._spec.settings.timeout_s if self._under_way else 0.0)
+            if time.monotonic() - max(self._pinged, self._asked) > limit_s:
                 os._exit(0)
 
 

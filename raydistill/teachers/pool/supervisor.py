@@ -74,11 +74,11 @@ class Supervisor:
                 pool.leases.leave(lease_id)
                 self._free_unused()
 
-    def suspect(self, pool_id: str, replica: str, hung: bool) -> None:
-        """A student says that a replica died, or that it does not answer."""
+    def suspect(self, pool_id: str, replica: str, silent_s: float | None) -> None:
+        """A student says that a replica died (None), or that it did not answer for so long."""
         with self._lock:
             if pool_id in self._pools:
-                self._pools[pool_id].suspect(replica, hung)
+                self._pools[pool_id].suspect(replica, silent_s)
                 self._wake.set()
 
     def status(self) -> list[PoolStatus]:
