@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 from raydistill.config.models import Config
 from raydistill.errors import ConfigError, first_line
 
-CONNECT_S, START_S = 5.0, 60.0
+CONNECT_S, START_S, LOOK_S = 5.0, 60.0, 0.05
 UNREACHED = (
     "start one with `ray start --head`; one that asks for a token wants RAY_AUTH_MODE=token here, and the token in "
     "RAY_AUTH_TOKEN or ~/.ray/auth_token"
@@ -46,45 +48,55 @@ def cluster(config: Config) -> Iterator[None]:
         knock(settings.address)
     elif not own:
         knock_at_default()
-    try:
-        connect(
-            # Nothing said: the Ray that `ray start` left on this machine, else one of our own.
-            address=settings.address or ("local" if own else None),
-            num_cpus=None if settings.address else settings.num_cpus,
-            num_gpus=None if settings.address else settings.num_gpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if settings.address:
-            raise ConfigError(
-                f"cannot reach Ray at ray.address {settings.address!r} ({first_line(error)}); {UNREACHED}"
-            ) from error
-        raise ConfigError(f"cannot start Ray ({first_line(error)}); see `ray status` for one that runs") from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(
+                connection(
+                    # Nothing said: the Ray that `ray start` left on this machine, else one of our own.
+                    address=settings.address or ("local" if own else None),
+                    num_cpus=None if settings.address else settings.num_cpus,
+                    num_gpus=None if settings.address else settings.num_gpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            if settings.address:
+                raise ConfigError(
+                    f"cannot reach Ray at ray.address {settings.address!r} ({first_line(error)}); {UNREACHED}"
+                ) from error
+            raise ConfigError(f"cannot start Ray ({first_line(error)}); see `ray status` for one that runs") from error
         yield
-    finally:
-        ray.shutdown()
 
 
-def connect(**options: Any) -> None:
-    """`ray.init`, in a thread of its own.
+@contextlib.contextmanager
+def connection(**options: Any) -> Iterator[None]:
+    """`ray.init` with these options, for as long as the block lasts.
 
-    In the main one it would take SIGTERM from whoever had it, and a signal could end it half way: its locks held, its
-    processes left. Here it comes to its end first.
+    It runs in a thread of its own: in the main one a signal would end it half way, its locks held and its processes
+    left. The thread lives as long as the connection: Ray's processes end with the thread that started them.
+
+    Raises:
+        ConnectionError, ValueError, RuntimeError: as `ray.init`.
     """
     import ray
 
     starter = ThreadPoolExecutor(1)
     starting = starter.submit(ray.init, **options)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    mine = callable(on_sigterm) and threading.current_thread() is threading.main_thread()
     try:
+        while not wait([starting], LOOK_S).done:
+            if mine:
+                signal.signal(signal.SIGTERM, on_sigterm)  # Ray takes it, to print its stack
         starting.result()
-    except (KeyboardInterrupt, SystemExit):
-        wait([starting], START_S)
-        ray.shutdown()
-        raise
+        if mine:
+            signal.signal(signal.SIGTERM, on_sigterm)
+        yield
     finally:
+        wait([starting], START_S)  # where a signal came meanwhile
+        ray.shutdown()
         starter.shutdown(wait=False)
 
 

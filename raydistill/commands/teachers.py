@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from raydistill.commands.cluster import UNREACHED, connect, knock, knock_at_default
+from raydistill.commands.cluster import UNREACHED, connection, knock, knock_at_default
 from raydistill.errors import ConfigError, first_line
 from raydistill.teachers.pool.messages import PoolStatus
 
@@ -134,21 +134,19 @@ def _running_ray(address: str | None) -> Iterator[bool]:
         knock(address, "--address")
     else:
         knock_at_default()
-    try:
-        connect(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if address:
-            raise ConfigError(f"cannot reach Ray at {address!r}; {UNREACHED}") from error
-        if not isinstance(error, ConnectionError):
-            raise ConfigError(
-                f"cannot ask the Ray on this machine ({first_line(error)}); give its address with --address"
-            ) from error
-        yield False
-        return
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(connection(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR))
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            if address:
+                raise ConfigError(f"cannot reach Ray at {address!r}; {UNREACHED}") from error
+            if not isinstance(error, ConnectionError):
+                raise ConfigError(
+                    f"cannot ask the Ray on this machine ({first_line(error)}); give its address with --address"
+                ) from error
+            yield False
+            return
         yield True
-    finally:
-        ray.shutdown()
 
 
 def _status() -> TeachersStatus:
