@@ -25,6 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+CORES = os.cpu_count() or 1  # so many trials at a time; Ray is told of twice as many, to hold the pool beside them
 WAYS: dict[str, list[str]] = {
     "private": ["distill.soft_labels=local", "store.fill=false"],
     "pool": ["distill.soft_labels=remote", "store.fill=false"],
@@ -37,7 +38,6 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rows", type=int, default=1280, help="training rows of each task")
-    parser.add_argument("--cpus", type=int, default=os.cpu_count())
     parser.add_argument("--ways", nargs="+", choices=["plain", *WAYS], default=["plain", *WAYS])
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -75,7 +75,7 @@ def config_words(options: argparse.Namespace) -> list[str]:
     ]  # fmt: skip
     return [
         *tasks, f"training.num_steps={options.steps}", f"training.evaluate_every={options.steps}",
-        f"ray.num_cpus={options.cpus}", "training.label_fraction=1.0",
+        f"ray.num_cpus={2 * CORES}", "training.label_fraction=1.0",
         *(f"teachers.{name}.allow_chance_level=true" for name in ("resnet", "minilm", "wav2vec2")),
         *(f"teachers.{name}.train.num_epochs=0.3" for name in ("resnet", "minilm", "wav2vec2")),
     ]  # fmt: skip
@@ -83,7 +83,8 @@ def config_words(options: argparse.Namespace) -> list[str]:
 
 def space(trials: int) -> dict[str, Any]:
     paths = {"distill.temperature": {"float": [1, 6], "log": True}, "distill.hard_weight": {"float": [0.0, 0.8]}}
-    return {"name": "sharing", "config": "demo", "space": paths, "search": {"sampler": "random", "num_trials": trials}}
+    search = {"sampler": "random", "num_trials": trials, "max_concurrent_trials": CORES}
+    return {"name": "sharing", "config": "demo", "space": paths, "search": search}
 
 
 def warm_up(words: list[str], folder: Path) -> None:
@@ -113,6 +114,7 @@ def plain(words: list[str], trials: int, folder: Path) -> float:
     config = load_config("demo", [*words, f"store.path={folder}-store"])
     known = KnownTeachers({}, dict.fromkeys(config.tasks, 1.0), {})
     setting = Setting(config, known, folder, num_threads=1)
+    config = config.model_copy(update={"ray": config.ray.model_copy(update={"num_cpus": CORES})})
     with cluster(config), Progress() as progress:
         began = time.perf_counter()
         run_baselines(setting, [config.model_copy(update={"seed": seed}) for seed in range(trials)], progress)

@@ -39,14 +39,19 @@ class Experts:
 
 
 @contextlib.contextmanager
-def experts(config: Config, label_names: LabelNames, progress: Progress) -> Iterator[Experts]:
+def experts(
+    config: Config, label_names: LabelNames, progress: Progress, students_elsewhere: bool = False
+) -> Iterator[Experts]:
     """Load every teacher, or join the pools that serve them; let them go at the end of the block.
+
+    Args:
+        students_elsewhere: they train in other processes, even in local mode.
 
     Raises:
         TeacherError: one cannot be loaded.
     """
     if config.distill.soft_labels == "local":
-        yield _in_this_process(config, label_names, progress)
+        yield _in_this_process(config, label_names, progress, students_elsewhere)
         return
     from raydistill.teachers.pool.opening import open_pools
 
@@ -58,11 +63,12 @@ def experts(config: Config, label_names: LabelNames, progress: Progress) -> Iter
         yield Experts(pools.descriptions, pools.labeller, ways, why, pools.latency_ms, remote=True)
 
 
-def _in_this_process(config: Config, label_names: LabelNames, progress: Progress) -> Experts:
+def _in_this_process(config: Config, label_names: LabelNames, progress: Progress, students_elsewhere: bool) -> Experts:
     progress.say("teachers: loading in this process")
     teachers = load_teachers(config, label_names)
-    # In local mode the worker is this process and uses what is loaded; another one loads its own.
-    own = partial(_load, config, label_names) if config.training.num_workers else partial(LocalTeachers, teachers)
+    # A student in this process uses what is loaded; another process loads its own.
+    elsewhere = students_elsewhere or config.training.num_workers > 0
+    own = partial(_load, config, label_names) if elsewhere else partial(LocalTeachers, teachers)
     return Experts(
         descriptions={name: teacher.describe() for name, teacher in teachers.items()},
         labeller=LocalTeachers(teachers),

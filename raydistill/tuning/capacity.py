@@ -27,7 +27,8 @@ def how_many_trials(space: Space, config: Config, teachers_stay: bool) -> int:
 
     there, takes = ray.cluster_resources(), trial_resources(config)
     kept: dict[str, float] = {}
-    for teacher in config.teachers.values() if teachers_stay else ():
+    actors = teachers_stay and config.distill.soft_labels != "local"  # else they are in the trials' own processes
+    for teacher in config.teachers.values() if actors else ():
         for resource, amount in asks_for(teacher.placement).items():
             kept[resource] = kept.get(resource, 0.0) + amount * teacher.min_replicas
     fit = {

@@ -130,7 +130,7 @@ def _search(
         label_names = {name: task.label_names for name, task in data.items()}
         ahead = config.store.fill or config.distill.soft_labels == "stored"
         with _timed(seconds, "labelling_s"):
-            at_hand = teaching.enter_context(experts(config, label_names, progress))
+            at_hand = teaching.enter_context(experts(config, label_names, progress, students_elsewhere=True))
             labels = collect_labels(config, data, at_hand, progress, Ledger(folder / ASKED), with_train=ahead)
         known = KnownTeachers(at_hand.descriptions, labels.ensemble_accuracy(data), at_hand.ways, at_hand.why_one_way)
         asked_again = bool(source_plan(config, data, known).checked(progress.event).ways)

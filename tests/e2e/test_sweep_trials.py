@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from small_runs import Lab, assert_refused, finish, wait_until
+from small_runs import PARTS, ROWS_WHEN_DISTILLED, Lab, assert_refused, finish, wait_until
 from small_sweeps import ROWS, space_file, sweep_of
 
 pytestmark = pytest.mark.timeout(280)
@@ -97,9 +97,13 @@ def test_a_function_defines_the_space_and_hyperband_stops_what_falls_behind(lab:
         "def search(trial):\n    return {'training.learning_rate': trial.suggest_float('rate', 1e-3, 3e-3, log=True)}\n"
     )
     search = {"scheduler": "hyperband", "sampler": "random", "num_trials": 3}
-    done = lab.run("tune", space_file(lab, space={}, define="spaces:search", search=search), "--out", out)
+    # Nothing is kept, so that each trial has the teacher in its own process and asks at every step.
+    private = {"distill": {"soft_labels": "local"}, "store": {"fill": False, "path": str(lab.new("labels"))}}
+    done = lab.run("tune", space_file(lab, private, space={}, define="spaces:search", search=search), "--out", out)
     assert done.code == 0, done.stderr
     trials = sweep_of(out)["trials"]
+    plain_rows, steps = len(PARTS["validation"]) + len(PARTS["test"]), [trial["measures"]["step"] for trial in trials]
+    assert sweep_of(out)["cost"]["teacher_samples"] == plain_rows + sum(steps) * ROWS_WHEN_DISTILLED
     assert len(trials) == 3 and trials[0]["state"] == "whole"
     assert all(1e-3 <= trial["values"]["training.learning_rate"] <= 3e-3 for trial in trials)
 
@@ -112,3 +116,19 @@ def test_trials_of_ray_train_workers(lab: Lab) -> None:
     assert done.code == 0, done.stderr
     assert [trial["state"] for trial in sweep_of(out)["trials"]] == ["whole"] * 2
     assert all(trial["alone"] for trial in sweep_of(out)["trials"])
+
+
+def test_a_trial_whose_process_is_killed_is_told_and_the_others_go_on(lab: Lab) -> None:
+    out = lab.new("sweep")
+    slow = {"training": {**lab.settings()["training"], "num_steps": 300, "evaluate_every": 100}}
+    command = lab.start(
+        "tune", space_file(lab, slow, search={"num_trials": 3, "max_concurrent_trials": 1}), "--out", out
+    )
+    wait_until(lambda: list(out.glob("trials/*/checkpoints")), 150)
+    (trial,) = [each for each in lab.processes() if each.name().startswith("ray::Implicit")]
+    trial.kill()
+    done = finish(command)
+    assert done.code == 0, done.stderr
+    states = [each["state"] for each in sweep_of(out)["trials"]]
+    assert states == ["failed", "whole", "whole"], sweep_of(out)["trials"]
+    assert "its process ended" in sweep_of(out)["trials"][0]["reason"]

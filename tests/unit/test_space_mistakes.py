@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,3 +104,16 @@ def test_all_that_is_shipped_is_checked() -> None:
 def test_a_space_that_is_not_there_names_those_that_are() -> None:
     with pytest.raises(ConfigError, match=r"no search space 'smok'.*smoke"):
         load_space("smok")
+
+
+def test_an_installed_package_brings_its_spaces(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    words = [sys.executable, "-c", "from raydistill.tuning.space import list_spaces; print(*list_spaces())"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    found = subprocess.run(words, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert found.stdout.split() == sorted(path.stem for path in (root / "search_spaces").glob("*.yaml"))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.trial import TrialState
+from ray.tune.search import Searcher
 
 from raydistill.config.loader import load_config
 from raydistill.tuning.checking import base_config, check_space
+from raydistill.tuning.search import StudySearch
 from raydistill.tuning.space import Space, load_space
 from raydistill.tuning.study import REASON, SweepStudy
 
@@ -138,3 +141,28 @@ def test_the_same_seed_suggests_the_same(tmp_path: Path) -> None:
         study = begun(tmp_path / name, space_of(search={"seed": 7}))
         drawn.append([study.ask()[1][T] for _ in range(4)])
     assert drawn[0] == drawn[1]
+
+
+def searching(study: SweepStudy, num_trials: int, ends_at: float) -> StudySearch:
+    return StudySearch(study, 100, num_trials, ends_at, lambda values: "no reason")
+
+
+def test_no_trial_begins_after_the_time_is_over_or_beyond_the_number(tmp_path: Path) -> None:
+    study = begun(tmp_path, space_of())
+    assert searching(study, 3, time.monotonic() - 1).suggest("late") == Searcher.FINISHED
+    search = searching(study, 1, time.monotonic() + 60)
+    assert search.suggest("first")["number"] == 0
+    assert search.suggest("second") == Searcher.FINISHED
+
+
+def test_a_trial_that_was_stopped_is_told_with_its_step_and_has_no_value(tmp_path: Path) -> None:
+    study = begun(tmp_path, space_of())
+    search = searching(study, 9, float("inf"))
+    for trial_id, steps in {"whole": 100, "stopped": 40}.items():
+        search.suggest(trial_id)
+        for step in (40, 100)[: 1 + (steps == 100)]:
+            search.on_trial_result(trial_id, measures(step=float(step), retention=step / 100))
+        search.on_trial_complete(trial_id, measures(step=float(steps), retention=steps / 100))
+    whole, stopped = study.ended
+    assert (whole.state, whole.values, whole.intermediate_values) == (TrialState.COMPLETE, [1.0], {40: 0.4, 100: 1.0})
+    assert (stopped.state, stopped.values, stopped.intermediate_values) == (TrialState.PRUNED, None, {40: 0.4})
