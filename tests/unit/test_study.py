@@ -155,7 +155,7 @@ def test_no_trial_begins_after_the_time_is_over_or_beyond_the_number(tmp_path: P
     assert search.suggest("second") == Searcher.FINISHED
 
 
-def test_a_trial_that_was_stopped_is_told_with_its_step_and_has_no_value(tmp_path: Path) -> None:
+def test_a_trial_that_was_stopped_is_told_as_such_with_its_step(tmp_path: Path) -> None:
     study = begun(tmp_path, space_of())
     search = searching(study, 9, float("inf"))
     for trial_id, steps in {"whole": 100, "stopped": 40}.items():
@@ -165,4 +165,5 @@ def test_a_trial_that_was_stopped_is_told_with_its_step_and_has_no_value(tmp_pat
         search.on_trial_complete(trial_id, measures(step=float(steps), retention=steps / 100))
     whole, stopped = study.ended
     assert (whole.state, whole.values, whole.intermediate_values) == (TrialState.COMPLETE, [1.0], {40: 0.4, 100: 1.0})
-    assert (stopped.state, stopped.values, stopped.intermediate_values) == (TrialState.PRUNED, None, {40: 0.4})
+    assert (stopped.state, stopped.intermediate_values) == (TrialState.PRUNED, {40: 0.4})
+    assert [trial.number for trial in study.best] == [whole.number]
