@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -30,7 +31,8 @@ UNWRITABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
 }  # fmt: skip
 INTERRUPTED, TERMINATED = 130, 143  # as a shell says it: 128 + the signal
-_go_on = "the same command goes on from here"
+_sweep: Path | None = None  # the folder of the one that runs
+_also = ""  # what to say again when going on with it
 
 ConfigArgument = Annotated[str, typer.Argument(help="a YAML config, or the name of a shipped recipe such as demo")]
 Overrides = Annotated[
@@ -109,12 +111,12 @@ def tune(
     ] = 0,
 ) -> None:
     """Search a space from search_spaces/ with Ray Tune and Optuna; teachers are paid for once."""
-    global _go_on
-    also = f" --seeds {seeds}" if seeds else ""
+    global _sweep, _also
+    _also = f" --seeds {seeds}" if seeds else ""
     if resume is not None:
         if space is not None or overrides or config is not None or out is not None:
             raise typer.BadParameter("--resume takes the space and the config from its folder; leave the others out")
-        _go_on = f"go on with: raydistill tune --resume {resume}{also}"
+        _sweep = resume
         raydistill.resume_sweep(resume, num_trials=trials, num_seeds=seeds)
     elif space is None:
         raise typer.BadParameter("name a search space, or --resume FOLDER")
@@ -122,8 +124,7 @@ def tune(
         from raydistill.tuning.space import load_space, sweep_path
 
         loaded = load_space(space)
-        out = sweep_path(loaded, out)
-        _go_on = f"go on with: raydistill tune --resume {out}{also}"
+        _sweep = out = sweep_path(loaded, out)
         raydistill.tune(loaded, overrides or (), out=out, config=config, num_trials=trials, num_seeds=seeds)
 
 
@@ -232,7 +233,10 @@ def _terminate(signum: int, frame: object) -> None:
 
 def _say_stopped() -> None:
     # Not `print`, which may be at work when the signal comes.
-    os.write(2, f"\nstopped; {_go_on}\n".encode())
+    go_on = "the same command goes on from here"
+    if _sweep is not None and (_sweep / "space.json").is_file():
+        go_on = f"go on with: raydistill tune --resume {shlex.quote(str(_sweep))}{_also}"
+    os.write(2, f"\nstopped; {go_on}\n".encode())
 
 
 def _fail(message: str) -> None:

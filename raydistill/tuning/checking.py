@@ -62,11 +62,17 @@ def check_space(space: Space, config: Config) -> Space:
     Raises:
         ConfigError: names the path, end of a range, choice, measure, condition or initial point that is not possible.
     """
-    parameters = {path: each for pattern, each in space.space.items() for path in _expand(pattern, config)}
+    parameters: dict[str, Parameter] = {}
+    for pattern, parameter in space.space.items():
+        for path in _expand(pattern, config):
+            if path in parameters:
+                raise ConfigError(f"{space.name}: space.{pattern} names {path} a second time")
+            parameters[path] = parameter
     space = space.model_copy(update={"space": parameters})
     for section, paths in (("constants", space.constants), ("space", space.space)):
         for path in paths:
             _check_own(space, f"{section}.{path}", path)
+    _check_apart(space)
     _try(space, config, "constants", {})
     for path, parameter in space.space.items():
         _check_conditions(path, parameter, parameters)
@@ -92,7 +98,7 @@ def find_function(space: Space) -> Callable[[Any], dict[str, Any]]:
         raise ConfigError(f"{space.name}: define is {space.define!r}; write module:function")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{space.name}: define {space.define!r}: {first_line(error)}") from error
     if not callable(found):
         raise ConfigError(f"{space.name}: define {space.define!r} is no function")
@@ -116,6 +122,8 @@ def _check_function(space: Space, config: Config) -> None:
 
 def _check_own(space: Space, where: str, path: str) -> None:
     """A trial may have its own value of this path."""
+    if any(character.isspace() for character in path):
+        raise ConfigError(f"{space.name}: {where}: a path has no blanks")
     for common, why in COMMON.items():
         if path == common or path.startswith(f"{common}."):
             raise ConfigError(f"{space.name}: {where} cannot differ between trials: {why}; set it under base")
@@ -141,9 +149,13 @@ def _check_conditions(path: str, parameter: Parameter, parameters: Mapping[str, 
             raise ConfigError(f"space.{path}: when names {where!r}, which is not searched before it{hint}")
         possible = parameters[where].examples()
         wanted = parameter.when[where]
+        if wanted == []:
+            raise ConfigError(f"space.{path}: when {where} is one of no values; name some")
         for value in wanted if isinstance(wanted, list) else [wanted]:
             if parameters[where].choice is not None and value not in possible:
                 raise ConfigError(f"space.{path}: when {where} is {value!r}, which is none of its choices {possible}")
+            if not parameters[where].allows(value):
+                raise ConfigError(f"space.{path}: when {where} is {value!r}, which is none of {parameters[where]}")
 
 
 def _first(value: Any) -> Any:
@@ -152,9 +164,29 @@ def _first(value: Any) -> Any:
 
 def _try(space: Space, config: Config, where: str, values: Mapping[str, Any]) -> None:
     try:
-        candidate(config, {**space.constants, **values})
+        tried = candidate(config, {**space.constants, **values})
     except ConfigError as error:
         raise ConfigError(f"{space.name}: {where}: {str(error).removeprefix('config: ')}") from None
+    # A whole section may be a value, too.
+    before, after = config.model_dump(mode="json"), tried.model_dump(mode="json")
+    for common, why in COMMON.items():
+        if _at(before, common) != _at(after, common):
+            raise ConfigError(f"{space.name}: {where} changes {common}, which cannot differ between trials: {why}")
+
+
+def _at(content: Any, path: str) -> Any:
+    for key in path.split("."):
+        content = content[key]
+    return content
+
+
+def _check_apart(space: Space) -> None:
+    """No path is set twice, nor a part of what another one sets."""
+    paths = [*space.constants, *space.space]
+    for path in paths:
+        for other in paths:
+            if other.startswith(f"{path}.") or (path == other and paths.count(path) > 1):
+                raise ConfigError(f"{space.name}: {path} and {other} set the same; keep one of them")
 
 
 def _check_measures(space: Space, config: Config) -> None:

@@ -71,9 +71,8 @@ def compare(config: Config, winner: Config, folder: Path, num_seeds: int, progre
     winner = winner.model_copy(update={**seeds, "name": "winner"})
     defaults = config.model_copy(update={**seeds, "name": "defaults"})
     same = _setting(winner) == _setting(defaults)
-    progress.say(
-        f"comparing: the setting found{'' if same else ', the default one'} and the student alone, {num_seeds} seeds"
-    )
+    those = "the setting found" + ("" if same else ", the default one")
+    progress.say(f"comparing: {those} and the student alone, new seeds: {num_seeds}")
     found = {"winner": _report(winner, folder)}
     if not same:
         if baseline_key(winner) == baseline_key(defaults):

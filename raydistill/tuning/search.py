@@ -10,12 +10,13 @@ from optuna.trial import Trial
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from raydistill.errors import RaydistillError
+from raydistill.errors import ConfigError, RaydistillError
 from raydistill.tuning.checking import MEASURES, OF_A_TASK
 from raydistill.tuning.study import SweepStudy
 from raydistill.tuning.trial import Measures
 
 STEP = "step"
+MOST_FAILURES = 10  # in a row, of a function that defines the space
 
 
 class StudySearch(OptunaSearch):
@@ -56,12 +57,19 @@ class StudySearch(OptunaSearch):
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's number and values."""
-        if self._left <= 0 or time.monotonic() >= self._ends_at:
-            return Searcher.FINISHED
-        self._left -= 1
-        trial, values = self._sweep.ask()
-        self._asked[trial_id] = trial, values
-        return {"number": trial.number, "values": values}
+        for failures in range(MOST_FAILURES):
+            if self._left <= 0 or time.monotonic() >= self._ends_at:
+                break
+            self._left -= 1
+            try:
+                trial, values = self._sweep.ask()
+            except ConfigError:
+                if failures == MOST_FAILURES - 1:
+                    raise
+                continue
+            self._asked[trial_id] = trial, values
+            return {"number": trial.number, "values": values}
+        return Searcher.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A validation."""

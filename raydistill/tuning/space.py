@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ Sampler = Literal["tpe", "gp", "nsga2", "random", "grid"]
 Scheduler = Literal["asha", "hyperband", "median", "none"]
 # Of what `raydistill tune` finds by name: beside the package in a clone, within it where it was installed.
 FOLDER = "search_spaces"
+MOST_POINTS = 100_000  # of a grid
 
 
 class Parameter(Frozen):
@@ -38,6 +40,9 @@ class Parameter(Frozen):
         if self.choice is not None:
             if not self.choice:
                 raise ValueError("choice is empty; give the values to choose from")
+            twice = [value for index, value in enumerate(self.choice) if value in self.choice[:index]]
+            if twice:
+                raise ValueError(f"choice has {twice[0]!r} twice; remove one")
             if self.log or self.step is not None:
                 raise ValueError("log and step go with float and int, not with choice")
             return self
@@ -52,6 +57,9 @@ class Parameter(Frozen):
             raise ValueError("log and step do not go together; leave one out")
         if self.int_range is not None and self.step is not None and self.step != int(self.step):
             raise ValueError(f"step is {self.step:g}; an int needs a whole one")
+        if self.step is not None and not _is_whole((high - low) / self.step):
+            nearest = low + max(1, int((high - low) / self.step)) * self.step
+            raise ValueError(f"steps of {self.step:g} from {low:g} miss {high:g}; end at {nearest:g}, say")
         return self
 
     def __str__(self) -> str:
@@ -92,20 +100,25 @@ class Parameter(Frozen):
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         low, high = self.bounds
-        steps = (value - low) / (self.step or (1 if self.int_range else 0) or (high - low))
-        on_grid = abs(steps - round(steps)) < 1e-9 or (self.step is None and self.int_range is None)
-        return low <= value <= high and on_grid
+        step = self.step or (1 if self.int_range else None)
+        return low <= value <= high and (step is None or _is_whole((value - low) / step))
 
     @property
-    def grid(self) -> list[Any] | None:
-        """All its values; None where they are endless."""
+    def num_values(self) -> int | None:
+        """How many there are; None where they are endless."""
         if self.choice is not None:
-            return list(self.choice)
+            return len(self.choice)
         low, high = self.bounds
         step = self.step or (1 if self.int_range and not self.log else None)
-        if step is None:
-            return None
-        values = [low + index * step for index in range(int((high - low) / step + 1e-9) + 1)]
+        return None if step is None else round((high - low) / step) + 1
+
+    @property
+    def grid(self) -> list[Any]:
+        """All its values, where they end."""
+        if self.choice is not None:
+            return list(self.choice)
+        low, _ = self.bounds
+        values = [low + index * (self.step or 1) for index in range(self.num_values or 0)]
         return [int(value) for value in values] if self.int_range else values
 
 
@@ -119,6 +132,8 @@ class Bound(Frozen):
     def _says_something(self) -> Bound:
         if self.at_most is None and self.at_least is None:
             raise ValueError("give at_most or at_least")
+        if self.at_most is not None and self.at_least is not None and self.at_most < self.at_least:
+            raise ValueError(f"nothing is at_most {self.at_most:g} and at_least {self.at_least:g}")
         return self
 
     def excess(self, value: float) -> float:
@@ -136,7 +151,7 @@ class SearchConfig(Frozen):
     num_trials: PositiveInt = 16
     time_budget_s: float | None = Field(None, gt=0.0, description="no trial begins after this long")
     max_concurrent_trials: PositiveInt | Literal["auto"] = Field("auto", description="as many as the cluster holds")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     initial_points: tuple[dict[str, Any], ...] = Field((), description="tried first; the defaults always are")
 
 
@@ -170,7 +185,7 @@ class Space(Frozen):
         if search.sampler == "nsga2" and len(self.objective) == 1:
             raise ValueError("search.sampler nsga2 is for several objectives; use tpe")
         if search.sampler == "grid":
-            endless = [path for path, each in self.space.items() if each.grid is None]
+            endless = [path for path, each in self.space.items() if each.num_values is None]
             if endless or self.define:
                 raise ValueError(
                     f"search.sampler grid needs a step: {', '.join(endless) or 'define'} has endless values"
@@ -178,6 +193,9 @@ class Space(Frozen):
             conditional = [path for path, each in self.space.items() if each.when]
             if conditional:
                 raise ValueError(f"search.sampler grid knows no `when` ({', '.join(conditional)}); use tpe or random")
+            points = math.prod(each.num_values or 0 for each in self.space.values())
+            if points > MOST_POINTS:
+                raise ValueError(f"the grid has {points:,} points; use larger steps, or tpe or random")
         return self
 
 
@@ -213,6 +231,10 @@ def list_spaces() -> dict[str, Path]:
     package = Path(__file__).parents[1]
     shipped = package / FOLDER if (package / FOLDER).is_dir() else package.parent / FOLDER
     return {path.stem: path for folder in (shipped, Path(FOLDER)) for path in sorted(folder.glob("*.yaml"))}
+
+
+def _is_whole(steps: float) -> bool:
+    return abs(steps - round(steps)) < 1e-6
 
 
 def _find(source: str | Path) -> Path:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,15 +17,18 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from raydistill.config.models import Config
+from raydistill.errors import ConfigError, first_line
 from raydistill.tuning.space import Space
 from raydistill.tuning.suggesting import make_sampler, suggest
 
 # In a trial's attributes: its values by dotted path, what was measured of it, and why it failed.
 VALUES, MEASURES, REASON = "values", "measures", "reason"
 INTERRUPTED = "interrupted, and tried again"
+ANOTHER = "begin a new sweep with another --out"
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -39,13 +44,21 @@ class SweepStudy:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.simplefilter("ignore", ExperimentalWarning)
         self.space = space
-        self.storage = JournalStorage(JournalFileBackend(str(path)))
-        self.study = optuna.create_study(
-            study_name=space.name,
-            storage=self.storage,
-            directions=["maximize" if goal == "max" else "minimize" for goal in space.objective.values()],
-            load_if_exists=True,
-        )
+        goals = [
+            StudyDirection.MAXIMIZE if goal == "max" else StudyDirection.MINIMIZE for goal in space.objective.values()
+        ]
+        mend_journal(path)
+        try:
+            self.storage = JournalStorage(JournalFileBackend(str(path)))
+            self.study = optuna.create_study(
+                study_name=space.name, storage=self.storage, directions=goals, load_if_exists=True
+            )
+        except (KeyError, TypeError, ValueError, AssertionError) as error:
+            raise ConfigError(f"{path} is no study of Optuna's ({first_line(error)}); {ANOTHER}") from error
+        if self.study.directions != goals:
+            raise ConfigError(f"{path} is a study of other objectives; {ANOTHER}")
+        if not self.study.trials and any((path.parent / "trials").glob("*")):
+            raise ConfigError(f"{path} knows no trial, and {path.parent / 'trials'} holds some; {ANOTHER}")
         self.study.sampler = make_sampler(space, len(self.study.trials))
 
     def begin(self, config: Config) -> None:
@@ -61,9 +74,17 @@ class SweepStudy:
             self.study.enqueue_trial(frozen.params)
 
     def ask(self) -> tuple[Trial, dict[str, Any]]:
-        """The next trial and its values."""
+        """The next trial and its values.
+
+        Raises:
+            ConfigError: a function that defines the space failed; the trial is told as failed.
+        """
         trial = self.study.ask()
-        values = suggest(self.space, trial)
+        try:
+            values = suggest(self.space, trial)
+        except ConfigError as error:
+            self.tell_failure(trial, str(error))
+            raise
         trial.set_user_attr(VALUES, values)
         return trial, values
 
@@ -98,7 +119,7 @@ class SweepStudy:
     def left_of(self, num_trials: int) -> int:
         """How many are still to come, of so many in all. A grid has no more than its points."""
         if self.space.search.sampler == "grid":
-            num_trials = min(num_trials, math.prod(len(each.grid or ()) for each in self.space.space.values()))
+            num_trials = min(num_trials, math.prod(each.num_values or 0 for each in self.space.space.values()))
         return num_trials - len(self.ended)
 
     @property
@@ -124,6 +145,30 @@ class SweepStudy:
         if len(signs) == 1:
             return [max(within, key=lambda trial: worth[trial.number])] if within else []
         return [one for one in within if not any(_beats(worth[other.number], worth[one.number]) for other in within)]
+
+
+def mend_journal(path: Path) -> None:
+    """Cut off a last line that is not whole, as a full disk or a power cut leaves it: Optuna would write behind it.
+
+    Raises:
+        ConfigError: it cannot be read, or another line is damaged.
+    """
+    try:
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); {ANOTHER}") from error
+    bad = [number for number, line in enumerate(lines) if not _is_record(line)]
+    if bad and bad[0] < len(lines) - 1:
+        raise ConfigError(f"{path}: line {bad[0] + 1} is no record of Optuna's; restore the file, or {ANOTHER}")
+    if bad:
+        os.truncate(path, sum(len(line) for line in lines[:-1]))
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and "op_code" in dict(json.loads(line))
+    except (ValueError, TypeError):
+        return False
 
 
 def default_point(space: Space, config: Config) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial
@@ -22,16 +24,28 @@ def suggest(space: Space, trial: Trial) -> dict[str, Any]:
     if space.define is not None:
         try:
             values = find_function(space)(trial)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"define {space.define!r} failed: {first_line(error)}") from error
-        if not isinstance(values, dict):
-            raise ConfigError(f"define {space.define!r} returned {type(values).__name__}; return {{path: value}}")
-        return {**space.constants, **values}
+        return {**space.constants, **_plain(space, values)}
     values = {}
     for path, parameter in space.space.items():
         if _applies(parameter, values):
             values[path] = _suggest_one(trial, path, parameter)
     return {**space.constants, **values}
+
+
+def _plain(space: Space, values: Any) -> dict[str, Any]:
+    """What a user's function returned, as it would stand in a YAML file."""
+    if not isinstance(values, dict) or not all(isinstance(path, str) for path in values):
+        raise ConfigError(f"define {space.define!r} returned {type(values).__name__}; return {{path: value}}")
+    plain: dict[str, Any] = {
+        path: value.item() if isinstance(value, np.generic) else value for path, value in values.items()
+    }
+    try:
+        json.dumps(plain)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"define {space.define!r} returned what no config holds: {first_line(error)}") from error
+    return plain
 
 
 def _applies(parameter: Parameter, values: dict[str, Any]) -> bool:
@@ -57,12 +71,12 @@ def make_sampler(space: Space, finished: int = 0) -> BaseSampler:
             repeat its first draws.
     """
     search = space.search
-    seed = search.seed + 1_000 * finished
+    seed = (search.seed + 1_000 * finished) % 2**32
     first = max(2, min(10, search.num_trials // 3))  # drawn at random before there is a model
     if search.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if search.sampler == "grid":
-        grid = {path: [each.known_as(value) for value in each.grid or []] for path, each in space.space.items()}
+        grid = {path: [each.known_as(value) for value in each.grid] for path, each in space.space.items()}
         return optuna.samplers.GridSampler(grid, seed=search.seed)
     if search.sampler == "nsga2":
         return optuna.samplers.NSGAIISampler(population_size=max(4, min(50, search.num_trials // 3)), seed=seed)

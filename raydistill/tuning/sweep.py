@@ -105,7 +105,9 @@ def _sweep(space: Space, config: Config, out: Path, num_trials: int | None, num_
         found = result()
         write_results(found, config, study.study)  # before the seeds, which take long
         best = best_config(found, config)
-        if num_seeds and best is not None:
+        if num_seeds and best is None:
+            progress.say("no trial is the best, so there is nothing to compare with new seeds")
+        elif num_seeds and best is not None:
             found = result(compare(config, best, folder, num_seeds, progress))
             write_results(found, config, study.study)
     print_results(found)
@@ -142,7 +144,7 @@ def _search(
         concurrent = how_many_trials(space, config, teachers_stay=stay)
         setting = Setting(config, known, folder, max(1, int(trial_resources(config).get("CPU", 1))))
         study.begin(config)
-        progress.say(f"sweep: {space.search.num_trials} trials, {len(study.ended)} ended, {concurrent} at a time")
+        progress.say(f"sweep: {len(study.ended)} of {space.search.num_trials} trials ended, {concurrent} at a time")
         with _timed(seconds, "trials_s"):
             run_trials(setting, study, space.search.num_trials, concurrent, progress)
         measured = [candidate(config, trial.values) for trial in records(study) if trial.measures]

@@ -12,8 +12,9 @@ from raydistill.commands.run_folder import ELSEWHERE, difference, owned, write_a
 from raydistill.config.loader import dump_config, load_config
 from raydistill.config.models import Config
 from raydistill.config.text import expand
-from raydistill.errors import ConfigError
+from raydistill.errors import ConfigError, first_line
 from raydistill.tuning.space import Space, load_space
+from raydistill.tuning.study import ANOTHER
 
 SPACE, CONFIG, STUDY = "space.json", "config.yaml", "study.log"
 
@@ -25,13 +26,19 @@ def read_sweep(folder: str | Path) -> tuple[Space, Config, Path]:
         ConfigError: the folder holds none.
     """
     path = expand(folder)
+    if not (path / SPACE).is_file():
+        raise ConfigError(f"{folder} holds no sweep: it has no {SPACE}; name a folder that `tune` wrote")
+    return _read_space(path), load_config(path / CONFIG), path
+
+
+def _read_space(path: Path) -> Space:
     try:
-        space = load_space(json.loads((path / SPACE).read_text(encoding="utf-8")))
+        content = json.loads((path / SPACE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{folder} holds no sweep ({SPACE} cannot be read); name a folder that `tune` wrote"
-        ) from error
-    return space, load_config(path / CONFIG), path
+        raise ConfigError(f"{path / SPACE} is damaged ({first_line(error)}); restore it, or {ANOTHER}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path / SPACE} is damaged (it holds no mapping); restore it, or {ANOTHER}")
+    return load_space(content)
 
 
 @contextlib.contextmanager
@@ -48,8 +55,10 @@ def open_sweep(path: Path, space: Space, config: Config) -> Iterator[Path]:
 
 def _claim(path: Path, space: Space, config: Config) -> None:
     ours: dict[str, Any] = space.model_dump(mode="json", by_alias=True)
-    if (path / SPACE).is_file():
-        old = json.loads((path / SPACE).read_text(encoding="utf-8"))
+    if (path / SPACE).is_file() and not (path / "trials").exists():
+        (path / STUDY).unlink(missing_ok=True)  # refused before its first trial: nothing is lost
+    elif (path / SPACE).is_file():
+        old = _read_space(path).model_dump(mode="json", by_alias=True)
         changed = difference(_of_the_search(old), _of_the_search(ours)) or difference(
             load_config(path / CONFIG).model_dump(mode="json", exclude=ELSEWHERE),
             config.model_dump(mode="json", exclude=ELSEWHERE),

@@ -104,7 +104,7 @@ def test_a_function_defines_the_space_and_hyperband_stops_what_falls_behind(lab:
     trials = sweep_of(out)["trials"]
     plain_rows, steps = len(PARTS["validation"]) + len(PARTS["test"]), [trial["measures"]["step"] for trial in trials]
     assert sweep_of(out)["cost"]["teacher_samples"] == plain_rows + sum(steps) * ROWS_WHEN_DISTILLED
-    assert len(trials) == 3 and trials[0]["state"] == "whole"
+    assert len(trials) == 3 and {trial["state"] for trial in trials} <= {"whole", "stopped"}
     assert all(1e-3 <= trial["values"]["training.learning_rate"] <= 3e-3 for trial in trials)
 
 

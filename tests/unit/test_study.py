@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from raydistill.config.loader import load_config
+from raydistill.errors import ConfigError
 from raydistill.tuning.checking import base_config, check_space
 from raydistill.tuning.search import StudySearch
 from raydistill.tuning.space import Space, load_space
@@ -167,3 +171,51 @@ def test_a_trial_that_was_stopped_is_told_as_such_with_its_step(tmp_path: Path) 
     assert (whole.state, whole.values, whole.intermediate_values) == (TrialState.COMPLETE, [1.0], {40: 0.4, 100: 1.0})
     assert (stopped.state, stopped.intermediate_values) == (TrialState.PRUNED, {40: 0.4})
     assert [trial.number for trial in study.best] == [whole.number]
+
+
+def test_a_half_written_last_line_of_the_journal_is_cut_off(tmp_path: Path) -> None:
+    study = begun(tmp_path, space_of())
+    study.ask()
+    journal = tmp_path / "study.log"
+    whole = journal.read_bytes()
+    for rest in (b'{"op_code": 8, "wor', b"\0\0\0"):
+        journal.write_bytes(whole + rest)
+        for _ in range(2):  # Optuna has written behind it by the second time
+            assert len(SweepStudy(journal, space_of()).study.trials) == len(study.study.trials)
+        assert journal.read_bytes().startswith(whole) and rest not in journal.read_bytes()
+
+
+@pytest.mark.parametrize("damage", [b"garbage\n", b"null\n", b"\xff\xfe\n"])
+def test_a_damaged_journal_is_told(tmp_path: Path, damage: bytes) -> None:
+    journal = tmp_path / "study.log"
+    begun(tmp_path, space_of())
+    journal.write_bytes(damage + journal.read_bytes())
+    with pytest.raises(ConfigError, match="line 1 is no record"):
+        SweepStudy(journal, space_of())
+
+
+def test_a_journal_of_other_objectives_or_without_its_trials_is_refused(tmp_path: Path) -> None:
+    begun(tmp_path, space_of())
+    with pytest.raises(ConfigError, match="other objectives"):
+        SweepStudy(tmp_path / "study.log", space_of(objective={"retention": "max", "parameters": "min"}))
+    (tmp_path / "study.log").unlink()
+    (tmp_path / "trials" / "one").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="knows no trial"):
+        SweepStudy(tmp_path / "study.log", space_of())
+
+
+def test_a_function_that_fails_once_costs_one_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = iter(range(100))
+
+    def search(trial: Any) -> dict[str, Any]:
+        if next(calls) == 9:  # the first is the ninth: the check has drawn eight
+            raise RuntimeError("late")
+        return {T: np.float64(2)}
+
+    monkeypatch.setitem(sys.modules, "spaces", SimpleNamespace(search=search))
+    study = begun(tmp_path, space_of(space={}, define="spaces:search"))
+    search_ = searching(study, 3, float("inf"))
+    assert search_.suggest("one")["values"] == {T: 2.0}
+    assert search_.suggest("two")["number"] == 2
+    assert [trial.user_attrs[REASON] for trial in study.ended] == ["define 'spaces:search' failed: RuntimeError: late"]
+    assert search_.suggest("three") == Searcher.FINISHED
