@@ -19,7 +19,7 @@ from raydistill.errors import ConfigError, first_line
 
 # What may differ between two calls that mean the same run: where it runs, not what it computes.
 ELSEWHERE = {"ray", "cache_dir", "num_seeds"}
-OURS = {".lock", "log.txt", "teachers.json"}  # what a folder may hold before its first distillation
+OURS = {".lock", "log.txt", "teachers.json", "labelling.json"}  # what a folder may hold before its first distillation
 
 
 class RunFolder:
@@ -36,7 +36,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         self.inputs = self.checkpoints / "inputs.json"
-        self.ledger = self.checkpoints / "labelling.json"
+        self.ledger = self.path / "labelling.json"
 
     def initial(self, seed: int) -> Path:
         """The student that both arms of a seed start from."""
@@ -103,7 +103,7 @@ class RunFolder:
         """Drop what an earlier run of the same config left."""
         for folder in (self.checkpoints, self.tensorboard, self.student):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.report, self.html, self.metrics, self.path / "evaluation.json"):
+        for file in (self.report, self.html, self.metrics, self.ledger, self.path / "evaluation.json"):
             file.unlink(missing_ok=True)
 
 

@@ -26,7 +26,7 @@ def checkpoint(lab: Lab) -> Path:
 def refused(lab: Lab, config: dict[str, Any], *words: str) -> None:
     out = lab.new("run")
     assert_refused(lab.run("distill", lab.config(**config), "--out", out), *words)
-    assert {path.name for path in out.glob("*")} <= {"config.yaml", "log.txt"}
+    assert {path.name for path in out.glob("*")} <= {"config.yaml", "log.txt", "labelling.json"}
 
 
 def test_a_teacher_of_other_labels_is_refused_with_both_lists(lab: Lab, checkpoint: Path) -> None:

@@ -51,7 +51,7 @@ def test_the_run_folder_has_all_that_the_design_names(story: Story) -> None:
     assert list(story.run.rglob("metrics.jsonl"))
     assert here - {"metrics.jsonl"} == {
         "config.yaml", "report.json", "report.html", "student", "checkpoints", "tensorboard", "log.txt",
-        "evaluation.json",
+        "evaluation.json", "labelling.json",
     }  # fmt: skip
     assert {path.name for path in (story.run / "student").iterdir()} == {
         "config.json", "model.safetensors", "README.md",

@@ -56,7 +56,7 @@ def test_ctrl_c_ends_a_command_at_once_and_the_same_command_goes_on(
     assert "Traceback" not in done.stdout + done.stderr
     wait_until(lambda: not lab.processes(), timeout_s=20)
     assert {path.name for path in out.iterdir()} <= {
-        ".lock", "config.yaml", "log.txt", "metrics.jsonl", "checkpoints", "tensorboard",
+        ".lock", "config.yaml", "log.txt", "labelling.json", "metrics.jsonl", "checkpoints", "tensorboard",
     }  # fmt: skip
 
     gate.open()
@@ -103,7 +103,7 @@ def test_what_a_killed_process_had_labelled_is_in_the_report(lab: Lab) -> None:
     config = lab.config(store={"path": str(lab.new("labels"))}, distill={"soft_labels": "stored"})
     command = lab.start("distill", config, "--out", out, gate=gate)
     wait_until(gate.waiting)
-    wait_until((out / "checkpoints" / "labelling.json").exists)
+    wait_until((out / "labelling.json").exists)
     os.killpg(command.pid, signal.SIGKILL)
     finish(command)
     wait_until(lambda: not lab.processes(), timeout_s=30)

@@ -31,11 +31,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_dump_then_load_gives_an_equal_config(
     folder: Path, name: str, words: list[str], temperature: float, option: object
 ) -> None:
+    data = {"source": "csv", "path": f"./{words[1]}", "label_names": words}
     config = Config.model_validate(
         {
             "name": name,
             "description": words[0],
-            "tasks": {name: {"domain": "text", "data": {"source": "csv", "path": words[1], "label_names": words}}},
+            "tasks": {
+                name: {"domain": "text", "data": {"source": "csv", "path": f"./{words[1]}", "label_names": words}}
+            },
             "teachers": {name: {"task": name, "loader": "python", "model": "m", "options": {"o": option}}},
             "distill": {"temperature": temperature},
         }

@@ -237,5 +237,5 @@ def assert_refused(done: Finished, *words: str) -> None:
 
 def assert_nothing_half_written(out: Path, cache: Path) -> None:
     """The run holds its config and log at most, the cache no temporary file."""
-    assert {path.name for path in out.glob("*")} <= {".lock", "config.yaml", "log.txt"}
+    assert {path.name for path in out.glob("*")} <= {".lock", "config.yaml", "log.txt", "labelling.json"}
     assert [path for path in cache.rglob(".*") if path.is_file() or path.is_dir()] == []
