@@ -31,7 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_dump_then_load_gives_an_equal_config(
     folder: Path, name: str, words: list[str], temperature: float, option: object
 ) -> None:
-    data = {"source": "csv", "path": f"./{words[1]}", "label_names": words}
     config = Config.model_validate(
         {
             "name": name,

@@ -72,7 +72,7 @@ def test_of_two_processes_that_come_and_go_one_owns_it_at_a_time(tmp_path: Path)
         owner.stdin.write("go\n")
         owner.stdin.flush()
     told = [owner.communicate(timeout=60) for owner in owners]
-    assert all(int(out) > 10 and not err for out, err in told), told
+    assert not any(err for _, err in told) and sum(int(out) for out, _ in told) > 10, told
 
 
 def test_again_replaces_what_nobody_can_read(config: Config, tmp_path: Path) -> None:
