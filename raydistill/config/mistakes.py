@@ -30,6 +30,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         text += f"; did you mean {near[0]!r}?" if near else f"; valid here: {', '.join(valid)}"
     elif first["type"] == "missing":
         text = f"key {place!r} is missing"
+    elif first["type"] in ("model_type", "dict_type"):
+        text = f"{place}: a section of `key: value` is wanted (got {repr(first['input'])[:60]})"
     elif first["type"] == "value_error":
         text = f"{place + ': ' if place else ''}{first['msg'].removeprefix('Value error, ')}"
     else:

@@ -147,13 +147,10 @@ def _check_conditions(path: str, parameter: Parameter, parameters: Mapping[str, 
             near = difflib.get_close_matches(where, before, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"space.{path}: when names {where!r}, which is not searched before it{hint}")
-        possible = parameters[where].examples()
         wanted = parameter.when[where]
         if wanted == []:
             raise ConfigError(f"space.{path}: when {where} is one of no values; name some")
         for value in wanted if isinstance(wanted, list) else [wanted]:
-            if parameters[where].choice is not None and value not in possible:
-                raise ConfigError(f"space.{path}: when {where} is {value!r}, which is none of its choices {possible}")
             if not parameters[where].allows(value):
                 raise ConfigError(f"space.{path}: when {where} is {value!r}, which is none of {parameters[where]}")
 
@@ -208,4 +205,10 @@ def _check_point(space: Space, config: Config, where: str, point: Mapping[str, A
             raise ConfigError(f"{space.name}: {where} names {path!r}, which is not searched{hint}")
         if not parameter.allows(value):
             raise ConfigError(f"{space.name}: {where}: {path} is {value!r}, which is none of {parameter}")
+        for condition, wanted in parameter.when.items():
+            if condition in point and point[condition] not in (wanted if isinstance(wanted, list) else [wanted]):
+                raise ConfigError(
+                    f"{space.name}: {where}: {path} is searched when {condition} is {wanted!r} only, and here it is "
+                    f"{point[condition]!r}; leave {path} out"
+                )
     _try(space, config, where, point)

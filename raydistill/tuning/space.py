@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from raydistill.config.basics import Frozen
 from raydistill.config.mistakes import explain
@@ -31,6 +31,13 @@ class Parameter(Frozen):
     log: bool = Field(False, description="search its logarithm")
     step: float | None = Field(None, gt=0.0, description="the grid that values lie on, from `low` on")
     when: dict[str, Any] = Field({}, description="searched only where these paths have these values, or one of a list")
+
+    @field_validator("float_range", "int_range", mode="before")
+    @classmethod
+    def _is_a_range(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != 2 or any(isinstance(end, bool) for end in value):
+            raise ValueError("write both ends as numbers: [low, high]")
+        return value
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Parameter:
@@ -153,6 +160,13 @@ class SearchConfig(Frozen):
     max_concurrent_trials: PositiveInt | Literal["auto"] = Field("auto", description="as many as the cluster holds")
     seed: int = Field(0, ge=0, lt=2**32)
     initial_points: tuple[dict[str, Any], ...] = Field((), description="tried first; the defaults always are")
+
+    @field_validator("num_trials", "max_concurrent_trials", "seed", mode="before")
+    @classmethod
+    def _is_no_answer(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError(f"a number is wanted, not {str(value).lower()}")
+        return value
 
 
 class Space(Frozen):
