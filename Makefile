@@ -14,6 +14,7 @@ lint: $(READY)
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/python scripts/config_reference --check
+	.venv/bin/python scripts/methods_reference --check
 
 bench: $(READY)
 	.venv/bin/python benchmarks/soft_label_sources.py

@@ -26,6 +26,7 @@ from raydistill.commands.progress import Progress
 from raydistill.commands.students import make_student
 from raydistill.commands.teach import teach_missing
 from raydistill.evaluation.assemble import machine
+from raydistill.fusion.standing import Standing
 from raydistill.soft_labels.tables import RunTables
 from raydistill.teachers.sources import SourcePlan
 from raydistill.training.loop import train_student
@@ -77,7 +78,9 @@ def main() -> None:
                     run = Path(folder) / f"{way}-{round_}"
                     plan = TrainingPlan(
                         config=remote, arm="distilled", seed=0, initial_student=Path(folder) / "initial", folder=run,
-                        tensorboard=run, ensemble_accuracy={"clothes": 1.0}, open_source=open_source,
+                        tensorboard=run, ensemble_accuracy={"clothes": 1.0},
+                        standings={"clothes": tuple(Standing(name, 1.0, 1.0) for name in remote.teachers)},
+                        open_source=open_source,
                     )  # fmt: skip
                     began = time.perf_counter()
                     train_student(plan, data)

@@ -112,7 +112,7 @@ def plain(words: list[str], trials: int, folder: Path) -> float:
     from raydistill.tuning.trial import Setting
 
     config = load_config("demo", [*words, f"store.path={folder}-store"])
-    known = KnownTeachers({}, dict.fromkeys(config.tasks, 1.0), {})
+    known = KnownTeachers({}, dict.fromkeys(config.tasks, 1.0), {}, {})
     setting = Setting(config, known, folder, num_threads=1)
     config = config.model_copy(update={"ray": config.ray.model_copy(update={"num_cpus": CORES})})
     with cluster(config), Progress() as progress:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from raydistill.commands.distill import distill
     from raydistill.commands.evaluate import evaluate
     from raydistill.commands.label import label
+    from raydistill.commands.methods import list_methods
     from raydistill.commands.report import report
     from raydistill.commands.store import list_store, prune_store, verify_store
     from raydistill.commands.teach import teach
@@ -41,6 +42,7 @@ __all__ = [
     "distill",
     "evaluate",
     "label",
+    "list_methods",
     "list_recipes",
     "list_store",
     "list_teachers",
@@ -59,6 +61,7 @@ _LATER = {
     "distill": "raydistill.commands.distill",
     "evaluate": "raydistill.commands.evaluate",
     "label": "raydistill.commands.label",
+    "list_methods": "raydistill.commands.methods",
     "list_store": "raydistill.commands.store",
     "list_teachers": "raydistill.commands.teachers",
     "predict": "raydistill.student.predicting",

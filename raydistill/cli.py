@@ -185,6 +185,12 @@ def prune(
 
 
 @app.command()
+def methods(name: Annotated[str | None, typer.Argument(help="tell all of this one")] = None) -> None:
+    """List the losses, ways to fuse teachers and to balance tasks, and trunks that a config can name."""
+    raydistill.list_methods(name)
+
+
+@app.command()
 def recipes() -> None:
     """List the recipes that come with the package; with `raydistill distill NAME` they run."""
     for name in sorted(raydistill.list_recipes()):

@@ -15,6 +15,7 @@ from peers.synthetic import TASK, Synthetic
 from torch import Tensor
 
 from raydistill.config.models import Config
+from raydistill.fusion.standing import Standing
 from raydistill.precision import autocast, use_bf16
 from raydistill.schedule import learning_rate_at
 from raydistill.soft_labels.source import SoftTargetSource
@@ -49,7 +50,8 @@ def with_raydistill(
     lines: list[dict[str, Any]] = []
     plan = TrainingPlan(
         config=config, arm="distilled", seed=config.seed, initial_student=given.student_folder, folder=folder,
-        tensorboard=folder, ensemble_accuracy={TASK: 1.0}, open_source=open_source,
+        tensorboard=folder, ensemble_accuracy={TASK: 1.0},
+        standings={TASK: tuple(Standing(name, 1.0, 1.0) for name in config.teachers)}, open_source=open_source,
     )  # fmt: skip
     began = time.perf_counter()
     train_student(plan, {TASK: given.data}, device=device, on_log=lines.append)

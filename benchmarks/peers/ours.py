@@ -8,6 +8,7 @@ from typing import Any
 
 from peers.setting import TASK, TEACHER, Outcome, Setting
 
+from raydistill.fusion.standing import Standing
 from raydistill.soft_labels.source import total_cost
 from raydistill.soft_labels.stream import LabelStream
 from raydistill.soft_labels.tables import RunTables, TaughtSplit
@@ -38,7 +39,8 @@ def train(setting: Setting, folder: Path) -> Outcome:
     )
     plan = TrainingPlan(
         config=config, arm="distilled", seed=config.seed, initial_student=setting.student_folder, folder=folder / "run",
-        tensorboard=folder / "run", ensemble_accuracy={TASK: 1.0}, open_source=lambda: source,
+        tensorboard=folder / "run", ensemble_accuracy={TASK: 1.0},
+        standings={TASK: tuple(Standing(name, 1.0, 1.0) for name in config.teachers)}, open_source=lambda: source,
     )  # fmt: skip
     state = train_student(plan, {TASK: setting.data}, on_log=lines.append)
     seconds = time.perf_counter() - began

@@ -13,9 +13,10 @@ import torch
 
 from raydistill.commands.cluster import cluster, needs_ray
 from raydistill.commands.experts import Experts, experts
-from raydistill.commands.known import KnownTeachers, source_plan
+from raydistill.commands.known import KnownTeachers, known_teachers, source_plan
 from raydistill.commands.labels import collect_labels
 from raydistill.commands.ledger import Ledger
+from raydistill.commands.methods_check import check_methods
 from raydistill.commands.preflight import preflight
 from raydistill.commands.preparing import as_config, check_store, load_data
 from raydistill.commands.progress import Progress
@@ -89,6 +90,7 @@ def distill(
             stack.enter_context(cluster(config))
             preflight(config)
         data = load_data(config, progress)
+        check_methods(config, {name: len(task.label_names) for name, task in data.items()})
         teach_missing(config, data, progress)
         label_names = {name: task.label_names for name, task in data.items()}
         with contextlib.ExitStack() as teaching:
@@ -100,14 +102,13 @@ def distill(
                 | {f"teacher {name}": str(each["fingerprint"]) for name, each in at_hand.descriptions.items()}
             )
             models = teacher_models(at_hand.descriptions, _ask_latency(config, at_hand, data))
-            accuracy = labels.ensemble_accuracy(data)
-            known = KnownTeachers(at_hand.descriptions, accuracy, at_hand.ways, at_hand.why_one_way)
+            known = known_teachers(config, at_hand, labels, data)
             source = source_plan(config, data, known).checked(progress.event)
             stored = not source.ways
             if stored:
                 # They have said all that will be asked: their cores and memory are the student's now.
                 teaching.close()
-            plans = [_plan(config, data, folder, accuracy, arm, seed, source) for seed in config.seeds for arm in ARMS]
+            plans = [_plan(config, data, folder, known, arm, seed, source) for seed in config.seeds for arm in ARMS]
             progress.say(f"students: training {', '.join(plan.name for plan in plans)}")
             states = train_all(plans, data, progress, stored, on_stored=teaching.close)
             # What befell teachers while no student heard them.
@@ -124,7 +125,7 @@ def distill(
         student = _load_best(folder.initial(best.seed), folder.arm("distilled", best.seed))
         models |= student_models(student, data)
         report = assemble_report(
-            config, data, labels.plain["test"], results, models, labels.costs,
+            config, data, labels.plain["test"], labels.by_task(), results, models, labels.costs,
             seconds=progress.elapsed_s, peak_rss_bytes=memory.peak_bytes, events=progress.events,
             student_seed=best.seed,
         )  # fmt: skip
@@ -146,7 +147,7 @@ def _plan(
     config: Config,
     data: dict[str, TaskData],
     folder: RunFolder,
-    ensemble_accuracy: dict[str, float],
+    known: KnownTeachers,
     arm: Arm,
     seed: int,
     source: SourcePlan,
@@ -160,8 +161,10 @@ def _plan(
         initial_student=folder.initial(seed),
         folder=folder.arm(arm, seed),
         tensorboard=folder.tensorboard / f"{arm}-seed{seed}",
-        ensemble_accuracy=ensemble_accuracy,
+        ensemble_accuracy=known.ensemble_accuracy,
+        standings=known.standings if arm == "distilled" else {},
         open_source=source if arm == "distilled" else None,
+        feature_shapes=known.feature_shapes,
     )
 
 
@@ -180,6 +183,8 @@ def _result(plan: TrainingPlan, state: TrainingState, data: dict[str, TaskData])
         wall_s=state.wall_s,
         student_samples=state.student_samples,
         costs=costs_of(state),
+        balance=state.balance,
+        trust=state.trust,
     )
 
 

@@ -67,7 +67,7 @@ def _in_this_process(config: Config, progress: Progress) -> Labels:
 def _with_ray_data(config: Config, progress: Progress) -> Labels:
     data = load_data(config, progress)
     teach_missing(config, data, progress)
-    labels = Labels()
+    labels = Labels(config.distill)
     for name, teacher in config.teachers.items():
         _label_one(config, name, data[teacher.task], labels, progress)
     return labels

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,16 @@ from numpy.typing import NDArray
 from raydistill.commands.experts import Experts
 from raydistill.commands.ledger import Ledger
 from raydistill.commands.progress import Progress
+from raydistill.config.distill import DistillConfig
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
+from raydistill.fusion.fuser import ensemble
+from raydistill.fusion.standing import Standing, logit_scale
 from raydistill.soft_labels.source import TeacherCost, add_costs
-from raydistill.soft_labels.targets import fuse
 from raydistill.teachers.labelling import LabelJob, check_teacher, label_split, read_labels, training_views
 
 Logits = NDArray[np.float16]
+T = TypeVar("T")
 
 
 @dataclass
@@ -27,11 +31,15 @@ class Labels:
     """What the teachers said.
 
     Attributes:
+        distill: how they are fused.
         plain: [split][task][teacher] -> logits of the plain view; splits validation and test.
+        standings: [task][teacher], by the validation split.
         costs: of the asking, by teacher.
     """
 
+    distill: DistillConfig
     plain: dict[str, dict[str, dict[str, Logits]]] = field(default_factory=lambda: {"validation": {}, "test": {}})
+    standings: dict[str, dict[str, Standing]] = field(default_factory=dict)
     costs: dict[str, TeacherCost] = field(default_factory=dict)
 
     def add(self, teacher: str, cost: TeacherCost) -> None:
@@ -40,7 +48,11 @@ class Labels:
 
     def ensemble(self, split: str, task: str) -> NDArray[np.float32]:
         """The fused logits of a task's teachers on a split."""
-        return fuse(list(self.plain[split][task].values()))
+        return ensemble(self.distill, task, list(self.standings[task].values()), self.plain[split][task])
+
+    def by_task(self) -> dict[str, tuple[Standing, ...]]:
+        """The teachers of each task as fusing wants to know them."""
+        return {task: tuple(standings.values()) for task, standings in self.standings.items()}
 
     def ensemble_accuracy(self, data: dict[str, TaskData], split: str = "validation") -> dict[str, float]:
         """By task: how often the fused teachers are right."""
@@ -76,7 +88,7 @@ def collect_labels(
     Raises:
         TeacherError: at chance level, dead or silent. SoftLabelError: the store cannot be written.
     """
-    labels, lock = Labels(), threading.Lock()
+    labels, lock = Labels(config.distill), threading.Lock()
 
     def ask(name: str, split: str) -> LabelJob:
         job = label_job(config, data, name, str(at_hand.descriptions[name]["fingerprint"]), split)
@@ -94,18 +106,26 @@ def collect_labels(
                 labels.plain[split].setdefault(teacher.task, {})[name] = logits
         known = labels.plain["validation"][teacher.task][name]
         accuracy = check_teacher(name, data[teacher.task], known, teacher.allow_chance_level)
-        progress.say(f"teachers: {name}: own accuracy on validation {accuracy:.3f}")
+        with lock:
+            labels.standings.setdefault(teacher.task, {})[name] = Standing(name, accuracy, logit_scale(known))
+        unknown = at_hand.descriptions[name]["unknown_classes"]
+        of_all = data[teacher.task].label_names
+        part = f", of the {len(of_all) - len(unknown)} of {len(of_all)} classes that it knows" if unknown else ""
+        progress.say(f"teachers: {name}: own accuracy on validation {accuracy:.3f}{part}")
 
     _for_each(check, list(config.teachers), at_hand.remote)
     if with_train:
         _for_each(lambda name: ask(name, "train"), list(config.teachers), at_hand.remote)
     # Threads finish in any order; sums of floats and the fused mean should not depend on it.
-    for by_task in labels.plain.values():
-        for task in by_task:
-            by_task[task] = {name: by_task[task][name] for name in config.teachers if name in by_task[task]}
+    labels.plain = {split: _in_order(config, by_task) for split, by_task in labels.plain.items()}
+    labels.standings = _in_order(config, labels.standings)
     costs = ledger.costs()
     labels.costs = {name: costs[name] for name in config.teachers}
     return labels
+
+
+def _in_order(config: Config, by_task: dict[str, dict[str, T]]) -> dict[str, dict[str, T]]:
+    return {task: {name: by[name] for name in config.teachers if name in by} for task, by in by_task.items()}
 
 
 def _for_each(work: Callable[[str], object], names: list[str], remote: bool) -> None:

@@ -16,9 +16,12 @@ from raydistill.data.dataset import TaskData
 from raydistill.data.preparing import TextPreparer
 from raydistill.errors import ConfigError
 from raydistill.evaluation.card import model_card
+from raydistill.networks import is_model_type, resolve_model
+from raydistill.student.classifiers import load_pretrained
 from raydistill.student.model import Student
 from raydistill.student.shape import student_shape
 from raydistill.student.stems import TextStem
+from raydistill.student.trunks.transformers import EncoderTrunk
 from raydistill.student.vocabulary import borrow_embeddings, find_tokenizer, train_tokenizer
 from raydistill.teachers.teacher import load_teacher
 
@@ -26,18 +29,24 @@ from raydistill.teachers.teacher import load_teacher
 def make_student(config: Config, data: dict[str, TaskData], seed: int, folder: Path) -> Student:
     """The student that both arms of a seed start from, saved to `folder`.
 
-    Its weights are drawn by seed; its tokenizer is trained on the training texts, or found; its token embeddings
-    may be borrowed from a teacher.
+    Its weights are drawn by seed, or an encoder's are pretrained; its tokenizer is trained on the training texts, or
+    found; its token embeddings and its layers may be borrowed from a teacher.
 
     Raises:
-        ConfigError: the shape does not fit together, or the tokenizer or the lender of embeddings does not exist.
+        ConfigError: the shape does not fit together, the tokenizer, pretrained weights or a lender do not exist, or
+            the lender's layers do not fit.
     """
     label_names = {name: task.label_names for name, task in data.items()}
     tokenizer = student_tokenizer(config, data)
-    shape = student_shape(config, label_names, len(tokenizer) if tokenizer else 0)
+    shape = student_shape(
+        config, label_names, len(tokenizer) if tokenizer else 0, (tokenizer.pad_token_id or 0) if tokenizer else 0
+    )
     torch.manual_seed(seed)
     student = Student(shape.to_json())
     student.tokenizer = tokenizer
+    _pretrain(config, student)
+    if config.student.layers_from:
+        _borrow_layers(config, student, label_names)
     if config.student.embeddings_from and tokenizer:
         _borrow(config, student, label_names)
     _save(student, folder)
@@ -70,6 +79,10 @@ def student_tokenizer(config: Config, data: dict[str, TaskData]) -> PreTrainedTo
     tasks = [task for task in data.values() if task.domain == "text"]
     if not tasks:
         return None
+    classifier = config.student.classifier
+    if classifier is not None and not is_model_type(classifier.model):
+        # It was pretrained on these very words.
+        return find_tokenizer(resolve_model(classifier.model), "student.classifier.model")
     if config.student.tokenizer != "train":
         return find_tokenizer(config.student.tokenizer)
 
@@ -80,6 +93,25 @@ def student_tokenizer(config: Config, data: dict[str, TaskData]) -> PreTrainedTo
                 yield text
 
     return train_tokenizer(texts(), config.student.vocab_size)
+
+
+def _pretrain(config: Config, student: Student) -> None:
+    """Weights that the config names, into an encoder that has shown that it can be a trunk; or into a classifier."""
+    if config.student.classifier is not None:
+        (task,) = student.shape.tasks.values()
+        load_pretrained(student.classifier, config.student.classifier, task)
+    elif isinstance(student.trunk, EncoderTrunk):
+        student.trunk.check(student.shape.longest)
+        if not is_model_type(config.student.encoder.model):
+            student.trunk.load_pretrained(config.student.encoder.model)
+
+
+def _borrow_layers(config: Config, student: Student, label_names: dict[str, tuple[str, ...]]) -> None:
+    lender = config.student.layers_from
+    assert lender is not None
+    assert isinstance(student.trunk, EncoderTrunk)
+    teacher = load_teacher(config, lender, label_names[config.teachers[lender].task])
+    student.trunk.copy_layers(teacher.network.module, lender)
 
 
 def _borrow(config: Config, student: Student, label_names: dict[str, tuple[str, ...]]) -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from raydistill.config.basics import Frozen, Name, PowerOfTwo, Precision
+from raydistill.config.basics import Frozen, Name, Precision
 from raydistill.config.data import TaskConfig
+from raydistill.config.distill import DistillConfig
+from raydistill.config.student import StudentConfig as StudentConfig
 
 
 class PlacementConfig(Frozen):
@@ -45,6 +47,7 @@ class TeachConfig(Frozen):
     evaluations_per_epoch: PositiveInt = 1
     patience: PositiveInt = Field(3, description="evaluations without a better one before it stops")
     precision: Precision = "auto"
+    seed: int | None = Field(None, ge=0, description="of weights and order; default: the config's seed")
     placement: PlacementConfig | None = Field(None, description="default: an equal share of the cores; a GPU, if any")
 
 
@@ -64,7 +67,10 @@ class TeacherConfig(Frozen):
     )
     options: dict[str, Any] = Field({})
     train: TeachConfig | None = None
-    label_names: tuple[str, ...] | None = Field(None, description="the checkpoint's order, where it does not say")
+    label_names: tuple[str, ...] | None = Field(
+        None, description="the checkpoint's order, where it does not say; of a teacher to train: the classes it learns"
+    )
+    partial_labels: bool = Field(False, description="it may know some of the task's classes only, or others beside")
     image_size: PositiveInt | None = Field(None, description="resolution this teacher sees; default: the view's")
     image_mean: tuple[float, ...] | None = None
     image_std: tuple[float, ...] | None = None
@@ -95,61 +101,6 @@ class TeacherConfig(Frozen):
         if self.max_replicas is not None and self.max_replicas < self.min_replicas:
             raise ValueError(f"max_replicas {self.max_replicas} is less than min_replicas {self.min_replicas}")
         return self
-
-
-# width, depth, heads. Parameters without token embeddings: about 0.2, 0.8 and 5 million.
-STUDENT_SIZES = {"tiny": (96, 2, 3), "small": (160, 3, 4), "base": (256, 6, 8)}
-
-
-class StudentConfig(Frozen):
-    """The student's shape: a size, and any measure of it set free."""
-
-    size: Literal["tiny", "small", "base"] = "small"
-    width: PositiveInt | None = None
-    depth: PositiveInt | None = None
-    num_heads: PositiveInt | None = None
-    dropout: float = Field(0.1, ge=0.0, lt=1.0)
-    patch_size: PowerOfTwo | None = Field(
-        None, description="pixels a vision token covers, a power of two; default: about a seventh of the picture's side"
-    )
-    tokenizer: str = Field("train", description="`train` one on the task's texts, or a folder or hub name")
-    vocab_size: PositiveInt = 8_192
-    max_length: PositiveInt = Field(64, description="tokens the student reads")
-    embedding_width: PositiveInt = Field(96, description="factorised token embedding: vocabulary × this")
-    num_mels: PositiveInt = 40
-    frames_per_token: PowerOfTwo = Field(4, description="10 ms frames that a speech token covers, a power of two")
-    sample_rate: PositiveInt | None = Field(None, description="rate the student hears; default: the view's")
-    embeddings_from: str | None = Field(None, description="text teacher whose token embeddings initialise ours")
-
-    @model_validator(mode="after")
-    def _heads_share_the_width(self) -> StudentConfig:
-        width, _, num_heads = self.trunk
-        if width % num_heads:
-            raise ValueError(f"width {width} is not a multiple of num_heads {num_heads}; change one of them")
-        return self
-
-    @property
-    def trunk(self) -> tuple[int, int, int]:
-        """Width, depth and heads."""
-        width, depth, num_heads = STUDENT_SIZES[self.size]
-        return self.width or width, self.depth or depth, self.num_heads or num_heads
-
-
-class DistillConfig(Frozen):
-    """What the teachers' word counts for."""
-
-    temperature: float = Field(2.0, gt=0.0)
-    task_temperatures: dict[str, PositiveFloat] = Field({}, description="of single tasks, instead of `temperature`")
-    hard_weight: float = Field(0.3, ge=0.0, le=1.0, description="of the labels; the soft labels get the rest")
-    task_weights: dict[str, NonNegativeFloat] = Field({}, description="of single tasks in the loss; default: 1")
-    soft_labels: Literal["auto", "local", "remote", "stored"] = Field(
-        "auto", description="in the student's process, from actors, written ahead; `auto` measures and picks"
-    )
-    on_teacher_loss: Literal["wait", "stored", "hard_labels", "fail"] = Field(
-        "wait", description="when no replica of a teacher is left: wait for one, use stored answers only, do without"
-    )
-    teacher_loss_after_s: float = Field(60.0, gt=0.0, description="without any replica for this long it counts as lost")
-    teacher_loss_wait_s: float = Field(600.0, ge=0.0, description="how much longer `wait` waits before it fails")
 
 
 class StoreConfig(Frozen):
@@ -220,15 +171,23 @@ class Config(Frozen):
         for place, names in (
             ("distill.task_temperatures", self.distill.task_temperatures),
             ("distill.task_weights", self.distill.task_weights),
+            ("distill.task_losses", self.distill.task_losses),
+            ("distill.task_fusions", self.distill.task_fusions),
             ("training.task_batch_size", self.training.task_batch_size),
             ("store.top_k", self.store.top_k if isinstance(self.store.top_k, dict) else {}),
         ):
             for name in names:
                 if name not in self.tasks:
                     raise ValueError(f"{place} names {name!r}; tasks are {sorted(self.tasks)}")
-        source = self.student.embeddings_from
-        if source is not None and source not in self.teachers:
-            raise ValueError(f"student.embeddings_from is {source!r}; teachers are {sorted(self.teachers)}")
+        for name, feature in self.distill.features.items():
+            if feature.teacher not in self.teachers:
+                raise ValueError(
+                    f"distill.features.{name}.teacher is {feature.teacher!r}; teachers are {sorted(self.teachers)}"
+                )
+        for name in self.distill.teacher_weights:
+            if name not in self.teachers:
+                raise ValueError(f"distill.teacher_weights names {name!r}; teachers are {sorted(self.teachers)}")
+        self.student.check_around(self.tasks, self.teachers)
         return self
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
+from raydistill.evaluation.together import balancing_report, fusion_report
+from raydistill.fusion.fuser import ensemble
+from raydistill.fusion.standing import Standing, asked_about
 from raydistill.soft_labels.source import TeacherCost, add_costs, total_cost
-from raydistill.soft_labels.targets import fuse
 from raydistill.tasks import Task, make_task
 
 PACKAGES = ("raydistill", "torch", "ray", "transformers", "torchvision", "torchaudio", "optuna")
@@ -35,6 +37,8 @@ class ArmResult:
         curve: validations in the order of steps.
         best_score: validation retention at `best_step`.
         costs: of the teachers, while it trained.
+        balance: how far the tasks' gradients agreed, now and then.
+        trust: by task and teacher, its mean weight on training rows of each class; of tasks with several teachers.
     """
 
     arm: str
@@ -47,12 +51,15 @@ class ArmResult:
     wall_s: float
     student_samples: int
     costs: dict[str, TeacherCost]
+    balance: list[dict[str, Any]] = field(default_factory=list)
+    trust: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
 
 def assemble_report(
     config: Config,
     data: dict[str, TaskData],
     teacher_logits: dict[str, dict[str, NDArray[np.float16]]],
+    standings: dict[str, tuple[Standing, ...]],
     results: list[ArmResult],
     models: dict[str, dict[str, Any]],
     labelling: dict[str, TeacherCost],
@@ -66,6 +73,7 @@ def assemble_report(
 
     Args:
         teacher_logits: by task and teacher, on the test split.
+        standings: of each task's teachers.
         results: one pair of arms for each seed.
         labelling: what the teachers did before the students trained.
         seconds: the command's wall clock.
@@ -73,7 +81,12 @@ def assemble_report(
     """
     tasks = {
         name: _task_report(
-            make_task(config.tasks[name].kind, name, task.domain, task.label_names), task, teacher_logits[name], results
+            config,
+            make_task(config.tasks[name].kind, name, task.domain, task.label_names),
+            task,
+            teacher_logits[name],
+            standings[name],
+            results,
         )
         for name, task in data.items()
     }
@@ -114,9 +127,15 @@ def assemble_report(
             "temperature": config.distill.temperature,
             "task_temperatures": config.distill.task_temperatures,
             "hard_weight": config.distill.hard_weight,
+            "loss": config.distill.loss,
+            "task_losses": config.distill.task_losses,
+            "standardize": config.distill.standardize,
             "num_steps": config.training.num_steps,
             "soft_labels": config.distill.soft_labels,
         },
+        "balancing": balancing_report(
+            config.distill, [each for result in results if result.arm == "distilled" for each in result.balance]
+        ),
         "curves": {f"{result.arm}-seed{result.seed}": result.curve for result in results},
         "versions": _versions(),
         "machine": machine(),
@@ -124,14 +143,19 @@ def assemble_report(
 
 
 def _task_report(
-    task: Task, data: TaskData, teacher_logits: dict[str, NDArray[np.float16]], results: list[ArmResult]
+    config: Config,
+    task: Task,
+    data: TaskData,
+    teacher_logits: dict[str, NDArray[np.float16]],
+    standings: tuple[Standing, ...],
+    results: list[ArmResult],
 ) -> dict[str, Any]:
-    labels, fused = data.test.labels, fuse(list(teacher_logits.values()))
+    labels, fused = data.test.labels, ensemble(config.distill, task.name, standings, teacher_logits)
     logits = {arm: [r.test_logits[task.name] for r in results if r.arm == arm] for arm in ("alone", "distilled")}
 
     by_seed = {f"student_{arm}": [task.metric(each, labels) for each in logits[arm]] for arm in logits}
     means = {student: statistics.mean(values) for student, values in by_seed.items()}
-    ensemble = task.metric(fused, labels)
+    together = task.metric(fused, labels)
     report: dict[str, Any] = {
         "metric": task.metric_name,
         "domain": task.domain,
@@ -141,10 +165,10 @@ def _task_report(
         "num_test": int((labels >= 0).sum()),
         "num_skipped": len(data.skipped),
         "chance": task.chance,
-        "teachers": {name: task.metric(each, labels) for name, each in teacher_logits.items()},
-        "ensemble": ensemble,
+        "teachers": {name: task.metric(each, asked_about(each, labels)) for name, each in teacher_logits.items()},
+        "ensemble": together,
         **means,
-        "retention": _ratio(means["student_distilled"], ensemble),
+        "retention": _ratio(means["student_distilled"], together),
         "by_seed": by_seed,
         "spread": {student: statistics.stdev(v) if len(v) > 1 else 0.0 for student, v in by_seed.items()},
         "gain": _gain(task, labels, logits["alone"], logits["distilled"]),
@@ -153,6 +177,9 @@ def _task_report(
     for name, value in task.details(fused, labels).items():
         means_of = {f"student_{arm}": statistics.mean(each[name] for each in details[arm]) for arm in details}
         report[name] = {"ensemble": value, **means_of}
+    if len(teacher_logits) > 1:
+        trusted = [result.trust[task.name] for result in results if task.name in result.trust]
+        report["fusion"] = fusion_report(config.distill, task, labels, teacher_logits, standings, trusted)
     report["agreement"] = {
         f"student_{arm}": statistics.mean(task.agreement(each, fused) for each in logits[arm]) for arm in logits
     }

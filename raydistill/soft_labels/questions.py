@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.config.models import TeacherConfig
 from raydistill.data.batch import ViewBatch
+from raydistill.soft_labels.layers import Features
 from raydistill.soft_labels.source import Pending
 from raydistill.soft_labels.store import LabelTable
 from raydistill.soft_labels.targets import SoftTargets
@@ -33,6 +34,7 @@ class Question:
     pending: Pending | None = None
     computed: int = 0
     logits: NDArray[np.float16] | None = None
+    features: Features = field(default_factory=dict)
 
 
 def claim(table: LabelTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -53,4 +55,6 @@ def soft_targets(questions: Iterable[Question], teachers: Mapping[str, TeacherCo
         if question.logits is not None and not np.isnan(question.logits[:, 0]).all():
             said = targets.setdefault(teachers[question.teacher].task, SoftTargets({}))
             said.logits[question.teacher] = question.logits
+            if question.features:
+                said.features[question.teacher] = question.features
     return targets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields
 from functools import reduce
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.data.batch import ViewBatch
+from raydistill.soft_labels.layers import NO_LAYERS, Features, Layers
 from raydistill.soft_labels.targets import SoftTargets
 
 StepViews = dict[str, ViewBatch]
@@ -80,6 +81,7 @@ class Answer:
         logits: float16 [batch, num_classes], columns in the task's label order.
         busy_s: seconds that the teacher computed.
         failovers, hedges, gap_s: what the request went through: see `TeacherCost`.
+        features: of the layers that were asked for.
     """
 
     logits: NDArray[np.float16]
@@ -87,6 +89,7 @@ class Answer:
     failovers: int = 0
     hedges: int = 0
     gap_s: float = 0.0
+    features: Features = field(default_factory=dict)
 
 
 class Pending(Protocol):
@@ -111,7 +114,7 @@ class Labeller(Protocol):
 
     way: str
 
-    def ask(self, teacher: str, views: ViewBatch) -> Pending:
+    def ask(self, teacher: str, views: ViewBatch, layers: Layers = NO_LAYERS) -> Pending:
         """Hand in a request; returns at once."""
         ...
 

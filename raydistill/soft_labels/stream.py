@@ -11,6 +11,7 @@ import numpy as np
 from raydistill.config.models import Config, TeacherConfig
 from raydistill.data.batch import ViewBatch
 from raydistill.errors import SoftLabelError, TeacherGone
+from raydistill.soft_labels.layers import Layers
 from raydistill.soft_labels.questions import Question, claim, soft_targets
 from raydistill.soft_labels.source import Labeller, StepViews, TeacherCost
 from raydistill.soft_labels.tables import RunTables
@@ -35,6 +36,7 @@ class LabelStream:
         labeller: answers for them; None: the store has to know everything.
         tables: of the store; None: every row is asked and nothing is kept.
         lets_go: of the labeller, as soon as the store knows everything.
+        layers: by teacher, those whose features are wanted, too: such a teacher is asked about every row, every time.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class LabelStream:
         labeller: Labeller | None,
         tables: RunTables | None = None,
         lets_go: bool = True,
+        layers: Mapping[str, Layers] | None = None,
     ) -> None:
+        self._layers = layers or {}
         self._teachers, self.tables, self._lets_go = teachers, tables, lets_go
         self._on_loss = config.distill.on_teacher_loss
         self._costs = dict.fromkeys(teachers, TeacherCost())
@@ -80,6 +84,8 @@ class LabelStream:
 
     def _ask(self, teacher: str, views: ViewBatch) -> Question:
         nothing = np.empty(0, dtype=np.int64)
+        if teacher in self._layers:
+            return self._ask_for_features(teacher, views)
         if self.tables is None:
             question = Question(teacher, views, None, nothing if teacher in self._lost else np.arange(len(views)))
         else:
@@ -92,6 +98,13 @@ class LabelStream:
             assert self.labeller is not None
             whole = len(question.asked) == len(views)
             question.pending = self.labeller.ask(teacher, views if whole else views.take(question.asked))
+        return question
+
+    def _ask_for_features(self, teacher: str, views: ViewBatch) -> Question:
+        question = Question(teacher, views, None, np.arange(0 if teacher in self._lost else len(views)))
+        if len(question.asked):
+            assert self.labeller is not None
+            question.pending = self.labeller.ask(teacher, views, self._layers[teacher])
         return question
 
     def _answer(self, ahead: deque[Step]) -> tuple[StepViews, dict[str, SoftTargets]]:
@@ -134,7 +147,7 @@ class LabelStream:
         if question.table:
             question.table.write(rows, answer.logits)
         else:
-            question.logits = answer.logits
+            question.logits, question.features = answer.logits, answer.features
 
     def _read(self, question: Question, ahead: deque[Step]) -> None:
         """The batch from the store; waits for rows that another run is computing."""
@@ -214,7 +227,7 @@ class LabelStream:
 
     def complete(self) -> bool:
         """Whether the store has every soft label that the run can ask for."""
-        return self.tables is not None and self.tables.complete(self._event)
+        return self.tables is not None and not self._layers and self.tables.complete(self._event)
 
     def answer_through(self, labeller: Labeller | None) -> None:
         """Ask through another one from the next stream on; None: the store has to know everything."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from raydistill.soft_labels.layers import Features
 
 
 @dataclass(frozen=True)
@@ -13,25 +16,15 @@ class SoftTargets:
     """Raw logits by teacher, float16 [batch, num_classes], columns in the task's label order.
 
     Raw, because the temperature belongs to the loss: one teacher pass then serves every temperature. A row that a
-    teacher said nothing about, because it is lost, is NaN.
+    teacher said nothing about, because it is lost, is NaN. Features are there by teacher where they were asked for.
     """
 
     logits: dict[str, NDArray[np.float16]]
+    features: dict[str, Features] = field(default_factory=dict)
 
-    def fused(self) -> NDArray[np.float32]:
-        """The mean of the teachers' logits, float32 [batch, num_classes]; NaN where no teacher spoke."""
-        return fuse(list(self.logits.values()))
-
-
-def fuse(logits: list[NDArray[np.float16]]) -> NDArray[np.float32]:
-    """Mean logits of the teachers that spoke: a normalised geometric mean of their distributions."""
-    stacked = np.stack([values.astype(np.float32) for values in logits])
-    silent = np.isnan(stacked[:, :, :1])
-    mean: NDArray[np.float32]
-    if not silent.any():
-        mean = stacked.mean(axis=0, dtype=np.float32)
-        return mean
-    speaking = (~silent).sum(axis=0)
-    total = np.where(silent, np.float32(0.0), stacked).sum(axis=0, dtype=np.float32)
-    mean = np.where(speaking > 0, total / np.maximum(speaking, 1), np.float32(np.nan)).astype(np.float32)
-    return mean
+    def stacked(self, teachers: Sequence[str]) -> NDArray[np.float16]:
+        """[teachers, batch, num_classes] in the given order; NaN where one said nothing. Fusing them is the student's
+        side's: the store keeps each teacher apart."""
+        first = next(iter(self.logits.values()))
+        silent = np.full_like(first, np.nan)
+        return np.stack([self.logits.get(teacher, silent) for teacher in teachers])

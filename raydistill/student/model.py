@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from raydistill.data.preparing import LogMelPreparer, Preparer, TextPreparer, VisionPreparer
 from raydistill.errors import ConfigError
+from raydistill.student.classifiers import answer, classifier_preparer, make_classifier
 from raydistill.student.shape import StudentShape, TaskShape
 from raydistill.student.stems import make_stems
-from raydistill.student.trunk import Trunk
+from raydistill.student.trunks import make_trunk
+from raydistill.student.trunks.experts import ExpertsTrunk
 from raydistill.student.vocabulary import find_tokenizer
 from raydistill.tasks import Task, make_task
 
@@ -23,8 +27,13 @@ WEIGHTS_FILE = "model.safetensors"
 class Student(nn.Module, PyTorchModelHubMixin):
     """stems → trunk → heads. `Student.from_pretrained(folder)` brings back weights, labels and tokenizer.
 
+    A student of one task may be a plain classifier instead (`student.classifier`), with the same face.
+
     Args:
         shape: `StudentShape.to_json()`.
+
+    Raises:
+        ConfigError: the trunk or the classifier cannot be built.
     """
 
     def __init__(self, shape: dict[str, Any]) -> None:
@@ -34,8 +43,14 @@ class Student(nn.Module, PyTorchModelHubMixin):
             name: make_task(task.kind, name, task.domain, task.label_names) for name, task in self.shape.tasks.items()
         }
         self.tokenizer: PreTrainedTokenizerFast | None = None
+        self._auxiliary: dict[str, Tensor] = {}
+        self.passing: tuple[str, Tensor | None] | None = None  # the task that is computed, and its mask of real tokens
+        if self.shape.classifier is not None:
+            (task,) = self.shape.tasks.values()
+            self.classifier = make_classifier(self.shape.classifier, task)
+            return
         self.stems = make_stems(self.shape)
-        self.trunk = Trunk(self.shape.width, self.shape.depth, self.shape.num_heads, self.shape.dropout)
+        self.trunk = make_trunk(self.shape)
         # Prefixed: a task may be called `train` or `type`, a module's child may not.
         self.heads = nn.ModuleDict(
             {f"task_{name}": task.make_head(self.shape.width) for name, task in self.tasks.items()}
@@ -46,15 +61,60 @@ class Student(nn.Module, PyTorchModelHubMixin):
 
         All tasks pass in one call, so that under DDP one forward and one backward touch every parameter.
         """
+        self.take_auxiliary()  # of an earlier call, which nobody took
         outputs = {}
         for name, prepared in inputs.items():
+            self.passing = (name, None)
+            if self.shape.classifier is not None:
+                return {name: answer(self.classifier, prepared)}
             tokens, mask = self.stems[self.shape.tasks[name].domain](**prepared)
+            self.passing = (name, mask)
             outputs[name] = self.heads[f"task_{name}"](self.trunk(tokens, mask), mask)
+        if isinstance(self.trunk, ExpertsTrunk):
+            self._auxiliary = dict(zip(inputs, self.trunk.take_auxiliary(), strict=True))
         return outputs
+
+    def take_auxiliary(self) -> dict[str, Tensor]:
+        """By task, a scalar with graph: its part of what the trunk adds to the loss of the last forward.
+
+        With its weight: it is added as it is. A second call gives nothing, as do trunks that add nothing.
+        """
+        taken, self._auxiliary = self._auxiliary, {}
+        return taken
+
+    @torch.no_grad()
+    def routing_table(
+        self, batches: Mapping[str, Iterable[dict[str, Tensor]]], block: int = -1
+    ) -> dict[str, list[float]]:
+        """By task, the share of its tokens that went to each expert: [num_experts], summing to 1.
+
+        Args:
+            batches: by task, prepared inputs (see `preparer`), on the student's device.
+            block: which of the blocks with experts; default the last, nearest to the heads.
+
+        Returns:
+            Empty where the trunk has no experts.
+        """
+        if self.shape.classifier is not None or not isinstance(self.trunk, ExpertsTrunk):
+            return {}
+        was_training = self.training
+        self.eval()
+        table = {}
+        for name, of_task in batches.items():
+            counts = torch.zeros(self.trunk.num_experts, dtype=torch.float64)
+            for prepared in of_task:
+                self({name: prepared})
+                assert self.trunk.routing_by_block is not None
+                counts += self.trunk.routing_by_block[block].cpu()
+            table[name] = [float(share) for share in counts / counts.sum().clamp_min(1.0)]
+        self.train(was_training)
+        return table
 
     def preparer(self, task: str) -> Preparer:
         """The student's own preparation of a task's views: its resolution, tokenizer, sample rate."""
         shape: TaskShape = self.shape.tasks[task]
+        if self.shape.classifier is not None:
+            return classifier_preparer(self.classifier, shape, self.tokenizer, self.shape.max_length)
         if shape.domain == "vision":
             channels = self.shape.num_channels
             return VisionPreparer(shape.image_size, (0.5,) * channels, (0.5,) * channels, channels)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from raydistill.config.basics import Domain
-from raydistill.config.models import Config, StudentConfig
+from raydistill.config.models import Config
+from raydistill.config.student import ClassifierConfig, StudentConfig
+from raydistill.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,14 @@ class TaskShape:
 
 @dataclass(frozen=True)
 class StudentShape:
-    """Everything that decides the student's parameters and its preparation of inputs."""
+    """Everything that decides the student's parameters and its preparation of inputs.
+
+    What came later than the first version has a default: the config.json of an older student still loads.
+
+    Attributes:
+        trunk_options: what the trunk's class takes beside the measures.
+        classifier: `loader`, and what it needs to build the network again; then there is no stem, trunk or head.
+    """
 
     width: int
     depth: int
@@ -38,6 +48,22 @@ class StudentShape:
     num_mels: int
     frames_per_token: int
     tasks: dict[str, TaskShape]
+    trunk: str = "dense"
+    trunk_options: dict[str, Any] = field(default_factory=dict)
+    classifier: dict[str, Any] | None = None
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest input that a stem can give to the trunk."""
+        lengths = [self.max_length] if "text" in self.domains else []
+        for task in self.tasks.values():
+            if task.domain == "vision":
+                lengths.append(_halved(task.image_size, self.patch_size) ** 2)
+            elif task.domain == "speech":
+                hop = task.sample_rate // 100
+                frames = 1 + int(task.max_seconds * task.sample_rate) // hop
+                lengths.append(_halved(frames, self.frames_per_token))
+        return max(lengths)
 
     @property
     def domains(self) -> tuple[Domain, ...]:
@@ -58,16 +84,26 @@ class StudentShape:
         return StudentShape(**{**values, "tasks": tasks})
 
 
-def student_shape(config: Config, label_names: dict[str, tuple[str, ...]], vocab_size: int) -> StudentShape:
+def student_shape(
+    config: Config, label_names: dict[str, tuple[str, ...]], vocab_size: int, pad_token_id: int = 0
+) -> StudentShape:
     """The shape that a config asks for.
 
     Args:
         config: the run's config.
         label_names: by task, in head order.
         vocab_size: of the student's tokenizer; 0 without a text task.
+        pad_token_id: of the student's tokenizer.
+
+    Raises:
+        ConfigError: a classifier for several tasks, or an encoder that does not exist.
     """
     student: StudentConfig = config.student
-    width, depth, num_heads = student.trunk
+    try:
+        student.check_around(config.tasks, config.teachers)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    width, depth, num_heads = student.measures
     tasks = {
         name: TaskShape(
             domain=task.domain,
@@ -94,7 +130,52 @@ def student_shape(config: Config, label_names: dict[str, tuple[str, ...]], vocab
         num_mels=student.num_mels,
         frames_per_token=student.frames_per_token,
         tasks=tasks,
+        # A classifier has no trunk.
+        trunk="dense" if student.classifier else student.trunk,
+        trunk_options={} if student.classifier else trunk_options(student),
+        classifier=classifier_options(student.classifier, tasks, vocab_size, pad_token_id),
     )
+
+
+def trunk_options(student: StudentConfig) -> dict[str, Any]:
+    """What the chosen trunk's class takes beside the measures, as plain data.
+
+    Raises:
+        ConfigError: an encoder that does not exist, or options that it does not have.
+    """
+    if student.trunk == "experts":
+        return student.experts.model_dump()
+    if student.trunk == "reformer":
+        return student.reformer.model_dump()
+    if student.trunk == "transformers":
+        from raydistill.student.trunks.transformers import encoder_config
+
+        encoder = student.encoder
+        return {"config": encoder_config(encoder.model, encoder.options, *student.measures, student.dropout)}
+    return {}
+
+
+def classifier_options(
+    classifier: ClassifierConfig | None, tasks: dict[str, TaskShape], vocab_size: int, pad_token_id: int
+) -> dict[str, Any] | None:
+    """What builds the one network of a student without a trunk, as plain data; None for a student with one.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    if classifier is None:
+        return None
+    from raydistill.student.classifiers import classifier_config
+
+    (task,) = tasks.values()
+    return classifier_config(classifier, task.domain, len(task.label_names), vocab_size, pad_token_id)
+
+
+def _halved(length: int, factor: int) -> int:
+    """What a stem's stride-2 convolutions leave, rounded up by each."""
+    for _ in range(max(1, int(math.log2(factor)))):
+        length = (length + 1) // 2
+    return length
 
 
 def _patch_size(image_size: int) -> int:

@@ -43,8 +43,11 @@ def _wordpiece(normalizer: normalizers.Normalizer, vocab: dict[str, int]) -> Tok
     return tokenizer
 
 
-def find_tokenizer(name: str) -> PreTrainedTokenizerFast:
+def find_tokenizer(name: str, key: str = "student.tokenizer") -> PreTrainedTokenizerFast:
     """A ready tokenizer: a folder or a hub name.
+
+    Args:
+        key: of the config, that names it.
 
     Raises:
         ConfigError: none is there.
@@ -54,8 +57,9 @@ def find_tokenizer(name: str) -> PreTrainedTokenizerFast:
         return tokenizer
     except (OSError, ValueError, TypeError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        other = "`train`" if key == "student.tokenizer" else "a model type"
         raise ConfigError(
-            f"student.tokenizer {name!r}: {reason}; use `train`, or a folder or hub name with a tokenizer.json"
+            f"{key} {name!r}: {reason}; use {other}, or a folder or hub name with a tokenizer.json"
         ) from error
 
 

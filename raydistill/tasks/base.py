@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from raydistill.config.basics import Domain
+from raydistill.losses.choice import SoftLossChoice
 
 
 class Task(Protocol):
@@ -47,8 +48,8 @@ class Task(Protocol):
         """Scalar: summed over the rows that have a label."""
         ...
 
-    def soft_loss(self, output: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-        """Scalar: summed over all rows, with the T² factor."""
+    def soft_loss(self, output: Tensor, teacher_logits: Tensor, hard_labels: Tensor, choice: SoftLossChoice) -> Tensor:
+        """Scalar: summed over all rows, with the T² factor. Labels are for losses that need a target class."""
         ...
 
     def count_labelled(self, hard_labels: NDArray[np.int64]) -> int:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from raydistill.config.basics import Domain
+from raydistill.losses.choice import SoftLossChoice
 from raydistill.losses.hard import NO_LABEL, hard_cross_entropy
-from raydistill.losses.soft import soft_kl_divergence
+from raydistill.losses.soft_losses import soft_loss
 
 
 class PooledHead(nn.Module):
@@ -56,9 +57,11 @@ class Classification:
         """Cross-entropy: see `losses.hard`."""
         return hard_cross_entropy(output, hard_labels)
 
-    def soft_loss(self, output: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-        """Tempered KL divergence: see `losses.soft`."""
-        return soft_kl_divergence(output, teacher_logits, temperature)
+    def soft_loss(self, output: Tensor, teacher_logits: Tensor, hard_labels: Tensor, choice: SoftLossChoice) -> Tensor:
+        """As chosen: see `losses.soft_losses`."""
+        return soft_loss(
+            choice.name, output, teacher_logits, choice.temperature, hard_labels, choice.options, choice.standardized
+        )
 
     def count_labelled(self, hard_labels: NDArray[np.int64]) -> int:
         """Rows whose label is not −1."""

@@ -37,7 +37,11 @@ def teacher_folder(config: Config, name: str) -> Path:
         include={"task", "loader", "model", "options", "image_size", "image_mean", "image_std",
                  "sample_rate", "max_length"}
     )  # fmt: skip
-    recipe["train"] = None if teacher.train is None else teacher.train.model_dump(exclude={"placement"})
+    recipe["train"] = None if teacher.train is None else teacher.train.model_dump(exclude={"placement", "seed"})
+    if teacher.train is not None and teacher.train.seed is not None:
+        recipe["seed"] = teacher.train.seed
+    if teacher.label_names is not None:
+        recipe["label_names"] = teacher.label_names
     data = config.tasks[teacher.task].data.model_dump(exclude={"num_views", "max_bad_fraction"})
     digest = hashlib.sha256(json.dumps([recipe, data], sort_keys=True).encode()).hexdigest()[:12]
     return Path(config.cache_dir).expanduser() / "teachers" / f"{name}-{digest}"
@@ -145,9 +149,13 @@ def checkpoint_labels(path: Path, stated: tuple[str, ...] | None) -> tuple[str, 
 
 
 def match_labels(
-    name: str, task: str, teacher_labels: tuple[str, ...] | None, task_labels: tuple[str, ...]
+    name: str, task: str, teacher_labels: tuple[str, ...] | None, task_labels: tuple[str, ...], partial: bool = False
 ) -> NDArray[np.int64]:
-    """Columns of the teacher's logits in the task's order.
+    """Columns of the teacher's logits in the task's order; −1 for a class that the teacher does not know.
+
+    Args:
+        partial: the names may differ, as long as there are two in common. Classes that the task does not have are left
+            out.
 
     Raises:
         TeacherError: the names differ (both lists are shown), or the checkpoint does not tell its order.
@@ -157,12 +165,19 @@ def match_labels(
             f"teacher {name!r}: its checkpoint does not name its labels; state their order in "
             f"teachers.{name}.label_names (task {task!r} has {list(task_labels)})"
         )
-    if sorted(teacher_labels) != sorted(task_labels):
+    common = [label for label in task_labels if label in teacher_labels]
+    doubled = len(set(teacher_labels)) < len(teacher_labels)
+    if doubled or len(common) < 2 or (set(teacher_labels) != set(task_labels) and not partial):
+        hint = "" if doubled or partial or len(common) < 2 else (
+            f"; if it is meant to teach {common} only, set teachers.{name}.partial_labels=true"
+        )  # fmt: skip
         raise TeacherError(
             f"teacher {name!r}: its labels {list(teacher_labels)} are not those of task {task!r} {list(task_labels)}; "
-            f"state the right names in teachers.{name}.label_names or tasks.{task}.data.label_names"
+            f"state the right names in teachers.{name}.label_names or tasks.{task}.data.label_names{hint}"
         )
-    return np.array([teacher_labels.index(label) for label in task_labels], dtype=np.int64)
+    return np.array(
+        [teacher_labels.index(label) if label in teacher_labels else -1 for label in task_labels], dtype=np.int64
+    )
 
 
 def fingerprint(network: Network, columns: NDArray[np.int64], precision: str) -> str:

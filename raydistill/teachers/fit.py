@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,18 @@ Progress = Callable[[str], None]
 
 
 def fit(
-    network: Network, data: TaskData, config: TeachConfig, folder: Path, seed: int, progress: Progress
+    network: Network,
+    data: TaskData,
+    config: TeachConfig,
+    folder: Path,
+    seed: int,
+    progress: Progress,
+    label_names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Train on the labelled rows of the train split; the weights with the best validation accuracy stay.
 
     Args:
+        label_names: the classes that it learns, in the order of its outputs; rows of others are left out. Default: all.
         folder: of the state that a stopped training resumes from.
         progress: hears loss, samples/s and time left.
 
@@ -41,7 +48,8 @@ def fit(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = network.module.to(device)
     bf16 = use_bf16(config.precision, device)
-    rows = np.flatnonzero(data.train.labels >= 0)
+    known = own_classes(data, label_names)
+    rows = np.flatnonzero(known[data.train.labels] >= 0)
     num_steps = max(1, round(config.num_epochs * len(rows) / config.batch_size))
     evaluate_every = max(1, min(num_steps, len(rows) // config.batch_size) // config.evaluations_per_epoch)
     optimizer = torch.optim.AdamW(
@@ -70,7 +78,7 @@ def fit(
             batches = (epoch, shuffled_batches(rows, data.train.lengths, config.batch_size, generator))
         views = data.train.views(batches[1][position], 1 + epoch if data.settings.augment else 0)
         torch.manual_seed(hash((seed, step)) & 0x7FFF_FFFF_FFFF_FFFF)
-        labels = torch.from_numpy(views.labels).to(device)
+        labels = torch.from_numpy(known[views.labels]).to(device)
         prepared = {key: value.to(device) for key, value in network.prepare(views).items()}
         with autocast(device, bf16):
             logits = network.logits(prepared)
@@ -90,7 +98,7 @@ def fit(
                 f"{left:.0f} s left"
             )
         if state["step"] % evaluate_every == 0 or state["step"] == num_steps:
-            accuracy = validation_accuracy(network, data, bf16)
+            accuracy = validation_accuracy(network, data, bf16, label_names)
             better = accuracy > state["best"]
             state["worse"] = 0 if better else state["worse"] + 1
             if better:
@@ -109,19 +117,35 @@ def fit(
     }
 
 
+def own_classes(data: TaskData, label_names: Sequence[str] | None) -> NDArray[np.int64]:
+    """From a row's label to the teacher's output; −1 for a class that it does not learn, and for no label (the last).
+
+    Raises:
+        ValueError: the task has no such class.
+    """
+    names = list(label_names or data.label_names)
+    if strangers := [name for name in names if name not in data.label_names]:
+        raise ValueError(f"label_names has {strangers[0]!r}, and the task's are {list(data.label_names)}")
+    own = [names.index(name) if name in names else -1 for name in data.label_names]
+    return np.array([*own, -1], dtype=np.int64)
+
+
 @torch.inference_mode()
-def validation_accuracy(network: Network, data: TaskData, bf16: bool, batch_size: int = 128) -> float:
-    """Share of the validation split's labelled rows that are answered right."""
+def validation_accuracy(
+    network: Network, data: TaskData, bf16: bool, label_names: Sequence[str] | None = None, batch_size: int = 128
+) -> float:
+    """Share of the validation split's labelled rows of its own classes that are answered right."""
+    known = own_classes(data, label_names)
     module = network.module
     device = next(module.parameters()).device
     module.eval()
     right = 0
-    rows = np.flatnonzero(data.validation.labels >= 0)
+    rows = np.flatnonzero(known[data.validation.labels] >= 0)
     with autocast(device, bf16):
         for start in range(0, len(rows), batch_size):
             views = data.validation.views(rows[start : start + batch_size])
             prepared = {key: value.to(device) for key, value in network.prepare(views).items()}
-            right += int((network.logits(prepared).argmax(dim=-1).cpu().numpy() == views.labels).sum())
+            right += int((network.logits(prepared).argmax(dim=-1).cpu().numpy() == known[views.labels]).sum())
     module.train()
     return right / len(rows)
 

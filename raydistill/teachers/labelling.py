@@ -14,6 +14,7 @@ from raydistill.config.models import Config
 from raydistill.data.dataset import Split, TaskData
 from raydistill.data.ordering import sorted_batches
 from raydistill.errors import TeacherError
+from raydistill.fusion.standing import asked_about
 from raydistill.soft_labels.source import Labeller, StepViews, TeacherCost
 from raydistill.soft_labels.stream import LabelStream
 from raydistill.soft_labels.tables import RunTables, TaughtSplit
@@ -137,8 +138,10 @@ def check_teacher(name: str, data: TaskData, validation_logits: NDArray[np.float
     Raises:
         TeacherError: no better than always naming the commonest class, by three standard errors.
     """
-    labels = data.validation.labels
+    labels = asked_about(validation_logits, data.validation.labels)
     labelled = labels >= 0
+    if not labelled.any():
+        raise TeacherError(f"teacher {name!r} knows no class that a row of the validation split of {data.name!r} has")
     accuracy = float((validation_logits.argmax(axis=1)[labelled] == labels[labelled]).mean())
     commonest = float(np.bincount(labels[labelled]).max() / labelled.sum())
     margin = 3 * (commonest * (1 - commonest) / labelled.sum()) ** 0.5

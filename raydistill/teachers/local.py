@@ -11,6 +11,7 @@ import torch
 from raydistill.config.models import Config
 from raydistill.data.batch import ViewBatch
 from raydistill.errors import RaydistillError, TeacherError, first_line
+from raydistill.soft_labels.layers import NO_LAYERS, Layers
 from raydistill.soft_labels.source import Answer, Pending
 from raydistill.teachers.teacher import Teacher, load_teacher
 
@@ -19,6 +20,7 @@ from raydistill.teachers.teacher import Teacher, load_teacher
 class _Call:
     teacher: Teacher
     views: ViewBatch
+    layers: Layers
 
     def result(self) -> Answer:
         """Computed now: on one device nothing is won by computing ahead.
@@ -28,12 +30,12 @@ class _Call:
         """
         began = time.perf_counter()
         try:
-            logits = self.teacher.logits(self.views)
+            logits, features = self.teacher.answer(self.views, self.layers)
         except RaydistillError:
             raise
         except Exception as error:
             raise TeacherError(f"teacher {self.teacher.name!r} failed: {first_line(error)}") from error
-        return Answer(logits, time.perf_counter() - began)
+        return Answer(logits, time.perf_counter() - began, features=features)
 
 
 class LocalTeachers:
@@ -48,9 +50,9 @@ class LocalTeachers:
     def __init__(self, teachers: dict[str, Teacher]) -> None:
         self.teachers = teachers
 
-    def ask(self, teacher: str, views: ViewBatch) -> Pending:
+    def ask(self, teacher: str, views: ViewBatch, layers: Layers = NO_LAYERS) -> Pending:
         """See `Labeller.ask`."""
-        return _Call(self.teachers[teacher], views)
+        return _Call(self.teachers[teacher], views, layers)
 
     def events(self) -> list[tuple[float, str]]:
         """Nothing happens that is not raised."""

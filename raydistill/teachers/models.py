@@ -16,10 +16,16 @@ from raydistill.config.data import DataConfig
 from raydistill.config.models import TeacherConfig
 from raydistill.data.preparing import Preparer, TextPreparer, VisionPreparer, WaveformPreparer
 from raydistill.errors import TeacherError
-
-# Parts of a body that only a head uses, or only pretraining: checkpoints often come without.
-NEW_WITH_THE_HEAD = ("pooler.", "masked_spec_embed", "mask_token", "layernorm.")
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from raydistill.networks import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    is_model_type,
+    pretrained_classifier,
+    resolve_model,
+    torchvision_classifier,
+    transformers_class,
+    transformers_config,
+)
 
 
 @dataclass
@@ -34,19 +40,6 @@ class Network:
         """Logits [batch, num_classes] of prepared inputs."""
         output = self.module(**prepared)
         logits: Tensor = output if isinstance(output, Tensor) else output.logits
-        return logits
-
-
-class TorchvisionClassifier(nn.Module):
-    """A torchvision architecture under the keyword that preparers give."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """pixel_values [batch, channels, height, width] -> logits [batch, num_classes]."""
-        logits: Tensor = self.network(pixel_values)
         return logits
 
 
@@ -82,28 +75,8 @@ def _vision_preparer(config: TeacherConfig, data: DataConfig, num_channels: int)
 
 
 def _torchvision(config: TeacherConfig, data: DataConfig, num_classes: int) -> Network:
-    import torchvision
-
-    options = dict(config.options)
-    num_channels = int(options.pop("num_channels", 1 if data.grayscale else 3))
-    small_images = bool(options.pop("small_images", False))
-    layers = options.pop("layers", None)
-    if layers is not None:
-        block = torchvision.models.resnet.BasicBlock
-        network: nn.Module = torchvision.models.ResNet(block, list(layers), num_classes=num_classes, **options)
-    else:
-        network = torchvision.models.get_model(config.model, weights=None, num_classes=num_classes, **options)
-    if isinstance(network, torchvision.models.ResNet):
-        width = network.conv1.out_channels
-        if small_images:
-            # A 7×7 stride-2 stem and a max-pool leave too little of a 28-pixel picture.
-            network.conv1 = nn.Conv2d(num_channels, width, 3, stride=2, padding=1, bias=False)
-            network.maxpool = nn.Identity()
-        elif num_channels != 3:
-            network.conv1 = nn.Conv2d(num_channels, width, 7, stride=2, padding=3, bias=False)
-    elif num_channels != 3:
-        raise ValueError(f"num_channels {num_channels} is for ResNets only; leave out data.grayscale")
-    return Network(TorchvisionClassifier(network), _vision_preparer(config, data, num_channels))
+    module = torchvision_classifier(config.model, config.options, data.grayscale, num_classes)
+    return Network(module, _vision_preparer(config, data, module.num_channels))
 
 
 def _transformers(
@@ -111,20 +84,14 @@ def _transformers(
 ) -> Network:
     import transformers
 
-    classes: dict[Domain, Any] = {
-        "vision": transformers.AutoModelForImageClassification,
-        "text": transformers.AutoModelForSequenceClassification,
-        "speech": transformers.AutoModelForAudioClassification,
-    }
     source = str(folder) if folder else resolve_model(config.model)
-    bare = folder is None and source in transformers.CONFIG_MAPPING
-    if bare:
-        settings = transformers.AutoConfig.for_model(source, **config.options, num_labels=num_classes)
-    else:
-        settings = transformers.AutoConfig.from_pretrained(source, **({} if folder else config.options))
-        settings.num_labels = num_classes
-    kind = classes[domain]
-    module = kind.from_config(settings) if folder or bare else _pretrained(kind, source, settings)
+    settings = transformers_config(source, config.options, num_classes, own_folder=folder is not None)
+    untrained = folder is not None or is_model_type(source)
+    module = (
+        transformers_class(domain).from_config(settings)
+        if untrained
+        else pretrained_classifier(domain, source, settings)
+    )
     prepare: Preparer
     if domain == "text":
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
@@ -134,25 +101,6 @@ def _transformers(
     else:
         prepare = _vision_preparer(config, data, getattr(settings, "num_channels", 3))
     return Network(module, prepare)
-
-
-def _pretrained(kind: Any, source: str, settings: Any) -> nn.Module:
-    """A pretrained body under a new head. A body with a random layer would be a silent disaster: it is an error."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    module, info = kind.from_pretrained(source, config=settings, ignore_mismatched_sizes=True, output_loading_info=True)
-    body = f"{module.base_model_prefix}."
-    missing = [
-        key
-        for key in info["missing_keys"]
-        if key.startswith(body) and not key.removeprefix(body).startswith(NEW_WITH_THE_HEAD)
-    ]
-    if missing:
-        raise ValueError(f"its weights lack {len(missing)} of the body's ({', '.join(sorted(missing)[:3])}, …)")
-    result: nn.Module = module
-    return result
 
 
 def _python(config: TeacherConfig, domain: Domain, data: DataConfig, num_classes: int) -> Network:
@@ -166,19 +114,6 @@ def _python(config: TeacherConfig, domain: Domain, data: DataConfig, num_classes
     if domain == "speech":
         return Network(made, WaveformPreparer(config.sample_rate or data.sample_rate, data.max_seconds))
     raise ValueError("a text teacher of your own returns a raydistill.teachers.models.Network with its tokenizer")
-
-
-def resolve_model(model: str) -> str:
-    """`package:FOLDER` (as `some_package:model`) becomes the folder inside the installed package."""
-    if not model.startswith("package:"):
-        return str(Path(model).expanduser()) if model.startswith(("~", "/", ".")) else model
-    package, _, inside = model.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ValueError(
-            f"the Python package {package!r} is not installed (pip install 'raydistill[demo]' has the demo's)"
-        )
-    return str(Path(next(iter(spec.submodule_search_locations))) / inside)
 
 
 def count_parameters(module: torch.nn.Module) -> int:

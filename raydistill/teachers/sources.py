@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from raydistill.config.models import Config
 from raydistill.soft_labels.auto import AutoSource
+from raydistill.soft_labels.layers import layers_asked
 from raydistill.soft_labels.source import Labeller, SoftTargetSource
 from raydistill.soft_labels.stream import LabelStream
 from raydistill.soft_labels.tables import RunTables
@@ -35,7 +36,7 @@ class SourcePlan:
         Args:
             report: hears of damaged shards.
         """
-        if self.tables is None:
+        if self.tables is None or layers_asked(self.config.distill):
             return self
         try:
             self.tables.check(report)
@@ -45,7 +46,9 @@ class SourcePlan:
 
     def __call__(self) -> SoftTargetSource:
         """The source."""
-        stream = LabelStream(self.config, self.config.teachers, None, self.tables)
+        stream = LabelStream(
+            self.config, self.config.teachers, None, self.tables, layers=layers_asked(self.config.distill)
+        )
         if self.config.distill.soft_labels == "auto" and self.ways:
             return AutoSource(stream, self.ways, self.why_one_way)
         if self.ways:

@@ -62,13 +62,16 @@ def train_teacher(config: Config, name: str, data: TaskData, progress: Say, say:
         if not again and _learned_from(folder, data):
             say(f"{name}: trained by another process")
             return
-        torch.manual_seed(config.seed)
-        network = build(name, teacher, data.domain, data.settings, len(data.label_names), None)
+        seed = config.seed if teacher.train.seed is None else teacher.train.seed
+        torch.manual_seed(seed)
+        label_names = teacher.label_names or data.label_names
+        network = build(name, teacher, data.domain, data.settings, len(label_names), None)
         unfinished = folder.with_name(f"{folder.name}.{data.learning_fingerprint[:8]}.unfinished")
         try:
             outcome = fit(
-                network, data, teacher.train, unfinished, config.seed, lambda text: progress(f"{name}: {text}")
-            )
+                network, data, teacher.train, unfinished, seed, lambda text: progress(f"{name}: {text}"),
+                label_names,
+            )  # fmt: skip
         except (RuntimeError, TypeError, ValueError, LookupError) as error:  # of a network that its inputs do not fit
             raise TeacherError(f"teacher {name!r}: training failed: {first_line(error)}") from error
         card = {
@@ -77,7 +80,7 @@ def train_teacher(config: Config, name: str, data: TaskData, progress: Say, say:
             "loader": teacher.loader,
             "model": teacher.model,
             "options": teacher.options,
-            "label_names": list(data.label_names),
+            "label_names": list(label_names),
             "learned_from": data.learning_fingerprint,
             **outcome,
         }

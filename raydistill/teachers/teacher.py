@@ -12,10 +12,16 @@ from numpy.typing import NDArray
 from raydistill.config.models import Config
 from raydistill.data.batch import ViewBatch
 from raydistill.errors import TeacherError
+from raydistill.losses.numerics import UNKNOWN
 from raydistill.precision import autocast, use_bf16
+from raydistill.soft_labels.layers import NO_LAYERS, Features, Layers
 from raydistill.teachers.checkpoints import checkpoint_labels, fingerprint, load_weights, match_labels, teacher_folder
+from raydistill.teachers.features import tapped
 from raydistill.teachers.models import Network, build, count_parameters
 from raydistill.timing import median_ms
+
+# Above `UNKNOWN`: a class that is ruled out is not one that is not known.
+LARGEST = 5.9e4
 
 
 class Teacher:
@@ -34,9 +40,14 @@ class Teacher:
         self.size_bytes = sum(value.numel() * value.element_size() for value in network.module.state_dict().values())
         self.fingerprint = fingerprint(network, columns, "bf16" if bf16 else "fp32")
 
-    @torch.inference_mode()
     def logits(self, views: ViewBatch) -> NDArray[np.float16]:
-        """Raw logits, float16 [batch, num_classes], in the task's label order.
+        """See `answer`."""
+        return self.answer(views)[0]
+
+    @torch.inference_mode()
+    def answer(self, views: ViewBatch, layers: Layers = NO_LAYERS) -> tuple[NDArray[np.float16], Features]:
+        """Raw logits, float16 [batch, num_classes], in the task's label order; `UNKNOWN` for a class that the
+        teacher does not know. And the features of the layers, float16, see `Layer`.
 
         Raises:
             TeacherError: one of them is not a number, or they are not a row of all classes for each view.
@@ -44,7 +55,12 @@ class Teacher:
         device = next(self.network.module.parameters()).device
         prepared = {key: value.to(device) for key, value in self.network.prepare(views).items()}
         with autocast(device, self.bf16):
-            logits = self.network.logits(prepared).float().cpu().numpy()
+            if layers:
+                with tapped(self.name, self.network.module, layers) as taps:
+                    logits = self.network.logits(prepared).float().cpu().numpy()
+                features = taps.features(prepared.get("attention_mask"))
+            else:
+                logits, features = self.network.logits(prepared).float().cpu().numpy(), {}
         if logits.ndim != 2 or len(logits) != len(views) or logits.shape[1] <= self.columns.max():
             raise TeacherError(
                 f"teacher {self.name!r}: its logits are {list(logits.shape)} for {len(views)} rows and "
@@ -56,16 +72,18 @@ class Teacher:
                 f"teacher {self.name!r}: its logits are NaN for {int(np.isnan(logits).any(axis=1).sum())} of "
                 f"{len(logits)} rows; check its weights, or set teachers.{self.name}.precision=fp32"
             )
-        ordered: NDArray[np.float16] = np.clip(logits[:, self.columns], -6e4, 6e4).astype(np.float16)
-        return ordered
+        ordered: NDArray[np.float16] = np.clip(logits[:, self.columns], -LARGEST, LARGEST).astype(np.float16)
+        ordered[:, self.columns < 0] = UNKNOWN
+        return ordered, features
 
     def describe(self) -> dict[str, Any]:
-        """Name, fingerprint, num_parameters, size_bytes."""
+        """Name, fingerprint, num_parameters, size_bytes, unknown_classes (positions in the task's label order)."""
         return {
             "name": self.name,
             "fingerprint": self.fingerprint,
             "num_parameters": self.num_parameters,
             "size_bytes": self.size_bytes,
+            "unknown_classes": np.flatnonzero(self.columns < 0).tolist(),
         }
 
     def latency_ms(self, views: ViewBatch) -> float:
@@ -87,8 +105,9 @@ def load_teacher(config: Config, name: str, label_names: tuple[str, ...], device
     task = config.tasks[settings.task]
     path: Path = teacher_folder(config, name)
     own_folder = path if path.is_dir() and settings.loader == "transformers" else None
-    network = build(name, settings, task.domain, task.data, len(label_names), own_folder)
-    columns = match_labels(name, settings.task, checkpoint_labels(path, settings.label_names), label_names)
+    own_labels = checkpoint_labels(path, settings.label_names)
+    columns = match_labels(name, settings.task, own_labels, label_names, settings.partial_labels)
+    network = build(name, settings, task.domain, task.data, len(own_labels or label_names), own_folder)
     load_weights(name, network.module, path)
     network.module.to(device)
     bf16 = use_bf16(settings.precision, torch.device(device))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from raydistill.config.distill import FeatureConfig
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
+from raydistill.soft_labels.layers import layer_of
 from raydistill.soft_labels.source import StepViews
 from raydistill.soft_labels.targets import SoftTargets
 from raydistill.student.model import Student
@@ -49,11 +51,24 @@ def plan_rows(config: Config, data: dict[str, TaskData], arm: Arm, seed: int, nu
 
 
 class BatchMaker:
-    """Makes one rank's micro-batches."""
+    """Makes one rank's micro-batches.
+
+    Args:
+        teachers: by task, in the order in which their logits are stacked.
+        features: by task, its feature losses.
+    """
 
     def __init__(
-        self, rows: dict[str, TaskRows], data: dict[str, TaskData], student: Student, rank: int, num_ranks: int
+        self,
+        rows: dict[str, TaskRows],
+        data: dict[str, TaskData],
+        student: Student,
+        teachers: Mapping[str, Sequence[str]],
+        features: Mapping[str, Mapping[str, FeatureConfig]],
+        rank: int,
+        num_ranks: int,
     ) -> None:
+        self.teachers, self.features = teachers, features
         self.rows, self.data = rows, data
         self.rank, self.num_ranks = rank, num_ranks
         self.preparers = {name: student.preparer(name) for name in rows}
@@ -91,14 +106,23 @@ class BatchMaker:
         for name, views in step_views.items():
             hard_labels = self.rows[name].visible_labels[views.sample_ids]
             targets = soft_targets.get(name)
-            fused = None if targets is None else torch.from_numpy(targets.fused())
-            heard = None if fused is None or not (silent := fused[:, 0].isnan()).any() else ~silent
+            said = None if targets is None else torch.from_numpy(targets.stacked(self.teachers[name]))
+            heard = None if said is None or not (silent := said[..., 0].isnan().all(dim=0)).any() else ~silent
             batches[name] = TaskBatch(
                 inputs={key: value.to(device) for key, value in self.preparers[name](views).items()},
                 hard_labels=torch.from_numpy(hard_labels).to(device),
-                teacher_logits=None if fused is None else fused.to(device),
+                teacher_logits=None if said is None else said.to(device),
                 heard=None if heard is None else heard.to(device),
                 num_rows=counts[name][0],
                 num_labelled=counts[name][1],
+                features={} if targets is None else self._features(name, targets, device),
             )
         return batches
+
+    def _features(self, task: str, targets: SoftTargets, device: torch.device) -> dict[str, torch.Tensor]:
+        """By name of a feature loss, what its teacher's layer said; not of a teacher that is lost."""
+        return {
+            name: torch.from_numpy(targets.features[feature.teacher][layer_of(feature)]).to(device)
+            for name, feature in self.features[task].items()
+            if feature.teacher in targets.features
+        }

@@ -31,6 +31,10 @@ class TrainingState:
     wall_s: float = 0.0
     student_samples: int = 0
     teacher_costs: dict[str, dict[str, float]] = field(default_factory=dict)  # by teacher: the figures of TeacherCost
+    beside: dict[str, Any] = field(default_factory=dict)  # what is learned beside the student, and who was trusted
+    balancing: dict[str, Any] = field(default_factory=dict)
+    balance: list[dict[str, Any]] = field(default_factory=list)  # how far the tasks agreed, now and then
+    trust: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # by task and teacher, of each class
     num_threads: int = 0  # of the CPU: another number adds in another order
 
 

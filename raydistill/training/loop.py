@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,17 +13,20 @@ from torch import nn
 
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
+from raydistill.fusion.fuser import make_fuser
 from raydistill.precision import autocast, use_bf16
 from raydistill.schedule import learning_rate_at
 from raydistill.student.model import Student
+from raydistill.training.balance import Balance, Measured
 from raydistill.training.batches import BatchMaker, plan_rows
 from raydistill.training.checkpoint import BEST, TrainingState, load_state, save_atomically, save_state
 from raydistill.training.costs import write_costs
 from raydistill.training.events import Event, append_events
+from raydistill.training.features import features_of, make_matchers
 from raydistill.training.meter import Meter
 from raydistill.training.metrics_log import MetricsLog
 from raydistill.training.plan import TrainingPlan
-from raydistill.training.step import Weights, distillation_loss
+from raydistill.training.step import Objective, TaskBatch
 from raydistill.training.validation import validate
 
 LOG_EVERY = 20  # steps; reading the metrics waits for the device
@@ -54,30 +58,40 @@ def train_student(
     device = device or torch.device("cpu")
     bf16 = use_bf16(training.precision, device)
     student = Student.from_pretrained(str(plan.initial_student)).to(device)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(student, training.weight_decay), lr=training.learning_rate, betas=(0.9, 0.98), fused=True
-    )
+    distill, micro_per_step = config.distill, training.gradient_accumulation
+    fusers = {
+        name: make_fuser(distill, name, standings, len(student.tasks[name].label_names))
+        for name, standings in plan.standings.items()
+        if plan.open_source and standings
+    }
+    torch.manual_seed(plan.seed)  # of projectors: the student itself comes with its weights
+    some = {name: task.train.views(range(2)) for name, task in data.items()}
+    matchers = make_matchers(config, student, some, plan.feature_shapes) if plan.open_source else {}
+    objective = Objective(student, student.tasks, distill, fusers, matchers).to(device)
+    balance = Balance(distill, objective, micro_per_step, num_ranks, plan.seed)
+    groups = parameter_groups(student, training.weight_decay)
+    groups.append({"params": [*objective.beside.parameters(), *balance.parameters], "weight_decay": 0.0})
+    optimizer = torch.optim.AdamW(groups, lr=training.learning_rate, betas=(0.9, 0.98), fused=True)
     state = load_state(plan.folder) or TrainingState()
     if state.step:
         student.load_state_dict(state.model)
+        objective.beside.load_state_dict(state.beside)
+        balance.restore(state.balancing)
         optimizer.load_state_dict(state.optimizer)
     if state.num_threads:
         torch.set_num_threads(state.num_threads)
     state.num_threads = torch.get_num_threads()
-    model = wrap(student)
-    maker = BatchMaker(plan_rows(config, data, plan.arm, plan.seed, num_ranks), data, student, rank, num_ranks)
-    teaching = config.distill
-    weights = Weights(
-        teaching.temperature, teaching.hard_weight, teaching.task_weights, teaching.task_temperatures
-    )  # fmt: skip
+    model = wrap(objective)
+    rows = plan_rows(config, data, plan.arm, plan.seed, num_ranks)
+    features = {name: features_of(config, name) for name in config.tasks}
+    maker = BatchMaker(rows, data, student, teacher_names(plan), features, rank, num_ranks)
     source = plan.open_source() if plan.open_source else None
     log = MetricsLog(plan.folder, plan.name, plan.tensorboard, state.step, on_log) if rank == 0 else None
     meter, names = Meter(state, source, plan.folder), loss_names(config, source is not None)
-    student.train()
+    objective.train()
     if state.step and rank == 0:
         hand_on([(time.time(), f"went on from step {state.step}")], plan, on_log)
     try:
-        micro_per_step = training.gradient_accumulation
         first = state.step * micro_per_step
         views = maker.views(range(first, training.num_steps * micro_per_step))
         stream = source.stream(views) if source else ((view, {}) for view in views)
@@ -87,23 +101,33 @@ def train_student(
             # Seeded by the step, not carried along: dropout after a resume is dropout without one.
             torch.manual_seed(hash((plan.seed, step, rank)) & 0x7FFF_FFFF_FFFF_FFFF)
             shares: list[dict[str, torch.Tensor]] = []
+            seen: list[dict[str, TaskBatch]] = []
+            together = balance.begin(step)
             for micro_step in micro_steps:
                 step_views, soft_targets = next(stream)
                 batches = maker.task_batches(step_views, soft_targets, counts, device)
                 last = micro_step == micro_steps[-1]
-                with no_sync(model, unless=last), autocast(device, bf16):
-                    total_loss, metrics = distillation_loss(model, student.tasks, batches, weights)
+                with no_sync(model, unless=last and together):
+                    with autocast(device, bf16):
+                        by_task, beside, metrics = model(batches)
+                    balance.backward(by_task, beside, step)
                 shares.append(metrics)
-                # DDP averages gradients over ranks; the counts are global, so the sum is what is wanted.
-                (total_loss * num_ranks).backward()
+                if balance.looks_again:
+                    seen.append(batches)
                 state.student_samples += sum(rows for rows, _ in counts.values()) // micro_per_step
             rate = learning_rate_at(step, training.learning_rate, training.num_steps, training.warmup_fraction)
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            measured = balance.finish(step)
             nn.utils.clip_grad_norm_(student.parameters(), training.clip_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             state.step = step + 1
+            balance.learn(state.step, partial(look_again, objective, seen, device, bf16))
+            if measured and state.step % config.distill.balancing_options.measure_every == 0:
+                state.balance.append({"step": state.step, **measured})
+                if log:
+                    log.write(state.step, flattened(measured))
             validating = state.step % training.evaluate_every == 0 or state.step == training.num_steps
             if validating and source:
                 source.flush()  # on all ranks, before rank 0 saves: they meet in `settle`
@@ -118,6 +142,8 @@ def train_student(
                 scores = validate(student, data, plan.ensemble_accuracy, bf16)
                 state.curve.append({"step": state.step, "train_loss": values["total_loss"], **scores})
                 log.write_validation(state.step, scores)
+                state.beside, state.balancing = objective.beside.state_dict(), balance.state()
+                state.trust = {name: fuser.trust() for name, fuser in fusers.items() if len(fuser.teachers) > 1}
                 keep(state, student, optimizer, plan, scores["retention"])
                 meter.skip()
     finally:
@@ -134,7 +160,28 @@ def train_student(
 def loss_names(config: Config, with_teachers: bool) -> list[str]:
     """What a step is logged by: the same on every rank, whatever befell a teacher of one of them."""
     soft = [f"{name}/soft_loss" for name in config.tasks if with_teachers and config.teachers_of(name)]
+    if with_teachers:
+        soft += [f"{task}/{name}" for task in config.tasks for name in features_of(config, task)]
     return [*soft, *(f"{name}/hard_loss" for name in config.tasks), "total_loss"]
+
+
+def teacher_names(plan: TrainingPlan) -> dict[str, list[str]]:
+    """By task, in the order in which their logits are stacked."""
+    return {task: [each.teacher for each in standings] for task, standings in plan.standings.items()}
+
+
+@torch.no_grad()
+def look_again(
+    objective: Objective, seen: list[dict[str, TaskBatch]], device: torch.device, bf16: bool
+) -> torch.Tensor:
+    """The losses [tasks] of a step's micro-batches by the student as it is now."""
+    with autocast(device, bf16):
+        return torch.stack([torch.stack(list(objective(batches)[0].values())) for batches in seen]).sum(dim=0)
+
+
+def flattened(measured: Measured) -> dict[str, float]:
+    """As the log names it: `balance/cosine/a~b`."""
+    return {f"balance/{kind}/{name}": value for kind, by in measured.items() for name, value in by.items()}
 
 
 def whole_step(shares: list[dict[str, torch.Tensor]], names: list[str]) -> dict[str, float]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from raydistill.config.models import Config
+from raydistill.fusion.standing import Standing
 from raydistill.soft_labels.source import SoftTargetSource
 
 Arm = Literal["alone", "distilled"]
@@ -25,6 +26,8 @@ class TrainingPlan:
         folder: holds latest.pt, best.pt and metrics.jsonl.
         tensorboard: folder of this arm's event files.
         ensemble_accuracy: by task, the teachers' on the validation split: what retention is measured against.
+        standings: by task, of its teachers, in the order of the config: what fusing them needs to know.
+        feature_shapes: of teachers' layers, by name of a feature loss.
         open_source: called in the worker; None for the arm without teachers.
     """
 
@@ -35,7 +38,9 @@ class TrainingPlan:
     folder: Path
     tensorboard: Path
     ensemble_accuracy: dict[str, float]
+    standings: dict[str, tuple[Standing, ...]]
     open_source: Callable[[], SoftTargetSource] | None
+    feature_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from raydistill.commands.cluster import cluster
 from raydistill.commands.experts import experts
-from raydistill.commands.known import KnownTeachers, source_plan
+from raydistill.commands.known import known_teachers, source_plan
 from raydistill.commands.labels import collect_labels
 from raydistill.commands.ledger import Ledger
 from raydistill.commands.preflight import preflight
@@ -134,7 +134,7 @@ def _search(
         with _timed(seconds, "labelling_s"):
             at_hand = teaching.enter_context(experts(config, label_names, progress, students_elsewhere=True))
             labels = collect_labels(config, data, at_hand, progress, Ledger(folder / ASKED), with_train=ahead)
-        known = KnownTeachers(at_hand.descriptions, labels.ensemble_accuracy(data), at_hand.ways, at_hand.why_one_way)
+        known = known_teachers(config, at_hand, labels, data)
         asked_again = bool(source_plan(config, data, known).checked(progress.event).ways)
         if not asked_again:
             known = replace(known, ways={})

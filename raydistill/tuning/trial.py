@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 
 from raydistill.commands.experts import experts
-from raydistill.commands.known import KnownTeachers, source_plan
+from raydistill.commands.known import KnownTeachers, known_teachers, source_plan
 from raydistill.commands.labels import collect_labels, training_jobs
 from raydistill.commands.ledger import Ledger
 from raydistill.commands.progress import Progress
@@ -27,6 +27,7 @@ from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData, load_task_data
 from raydistill.errors import RaydistillError
 from raydistill.evaluation.models import student_models
+from raydistill.soft_labels.layers import layers_asked
 from raydistill.soft_labels.source import total_cost
 from raydistill.student.model import Student
 from raydistill.training.checkpoint import TrainingState, load_state
@@ -104,8 +105,8 @@ def run_arm(setting: Setting, config: Config, arm: Arm, folder: Path, report: Ca
 
             plan = TrainingPlan(
                 config, arm, config.seed, initial, folder / "checkpoints", folder / "tensorboard",
-                known.ensemble_accuracy,
-                source_plan(config, data, known) if arm == "distilled" else None,
+                known.ensemble_accuracy, known.standings if arm == "distilled" else {},
+                source_plan(config, data, known) if arm == "distilled" else None, known.feature_shapes,
             )  # fmt: skip
             begins = time.perf_counter()
             train = launch if config.training.num_workers else train_here
@@ -154,13 +155,14 @@ def _known(setting: Setting, config: Config, data: dict[str, TaskData], folder: 
         with experts(config, label_names, progress) as at_hand:
             ahead = config.distill.soft_labels == "stored"
             labels = collect_labels(config, data, at_hand, progress, Ledger(folder / ASKED), with_train=ahead)
-            yield KnownTeachers(at_hand.descriptions, labels.ensemble_accuracy(data), at_hand.ways, at_hand.why_one_way)
+            yield known_teachers(config, at_hand, labels, data)
 
 
 def seen_by_teachers(config: Config) -> str:
     """Changes with all that decides what teachers are asked and who they are."""
     content = config.model_dump(mode="json", include={"tasks", "teachers", "cache_dir", "store"})
-    return digest(content)
+    layers = {teacher: [str(layer) for layer in asked] for teacher, asked in layers_asked(config.distill).items()}
+    return digest({**content, "layers": layers} if layers else content)
 
 
 def digest(content: Mapping[str, Any]) -> str:

@@ -7,9 +7,11 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 
+from raydistill.losses.choice import SoftLossChoice
 from raydistill.tasks import make_task
 
 NAMES = ("a", "b", "c", "d")
+KL = SoftLossChoice("kl", 2.0)
 TASK = make_task("classification", "it", "text", NAMES)
 
 
@@ -98,7 +100,10 @@ def test_losses_are_sums_so_that_the_caller_can_divide_by_global_counts() -> Non
     halves = [slice(0, 80), slice(80, 200)]
     for whole, parts in (
         (TASK.hard_loss(student, hard), [TASK.hard_loss(student[part], hard[part]) for part in halves]),
-        (TASK.soft_loss(student, teacher, 2.0), [TASK.soft_loss(student[part], teacher[part], 2.0) for part in halves]),
+        (
+            TASK.soft_loss(student, teacher, hard, KL),
+            [TASK.soft_loss(student[part], teacher[part], hard[part], KL) for part in halves],
+        ),
     ):
         torch.testing.assert_close(sum(parts), whole)
 

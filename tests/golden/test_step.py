@@ -11,9 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from raydistill.config.distill import DistillConfig
+from raydistill.fusion.fuser import make_fuser
+from raydistill.fusion.standing import Standing
 from raydistill.schedule import learning_rate_at
 from raydistill.tasks import Task, make_task
-from raydistill.training.step import TaskBatch, Weights, distillation_loss
+from raydistill.training.step import Objective, TaskBatch
 
 TASKS: dict[str, Task] = {
     "words": make_task("classification", "words", "text", ("a", "b", "c")),
@@ -27,7 +30,11 @@ class TwoLinears(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.trunk = nn.Identity()
         self.heads = nn.ModuleDict({name: nn.Linear(FEATURES, len(task.label_names)) for name, task in TASKS.items()})
+
+    def take_auxiliary(self) -> dict[str, Tensor]:
+        return {}
 
     def forward(self, inputs: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
         return {name: self.heads[name](given["x"]) for name, given in inputs.items()}
@@ -53,7 +60,7 @@ def batches_of(rows: dict[str, dict[str, Any]], part: slice = slice(None)) -> di
         name: TaskBatch(
             inputs={"x": torch.from_numpy(each["x"][part])},
             hard_labels=torch.from_numpy(each["labels"][part]),
-            teacher_logits=None if each["teacher"] is None else torch.from_numpy(each["teacher"][part]),
+            teacher_logits=None if each["teacher"] is None else torch.from_numpy(each["teacher"][part])[None],
             num_rows=len(each["labels"]),
             num_labelled=int((each["labels"] >= 0).sum()),
         )
@@ -61,12 +68,27 @@ def batches_of(rows: dict[str, dict[str, Any]], part: slice = slice(None)) -> di
     }
 
 
+def weighing(temperature: float, hard_weight: float, task_weights: dict[str, float], **more: Any) -> DistillConfig:
+    return DistillConfig(temperature=temperature, hard_weight=hard_weight, task_weights=task_weights, **more)
+
+
+def loss_of(
+    student: nn.Module, batches: dict[str, TaskBatch], distill: DistillConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The plain sum of the tasks' losses."""
+    one = [Standing("teacher", 0.9, 1.0)]
+    fusers = {name: make_fuser(distill, name, one, len(task.label_names)) for name, task in TASKS.items()}
+    by_task, beside, metrics = Objective(student, TASKS, distill, fusers)(batches)  # type: ignore[arg-type]
+    assert beside is None
+    return sum(by_task.values(), torch.zeros(())), metrics
+
+
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     shifted = logits - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-def formula(student: TwoLinears, rows: dict[str, dict[str, Any]], weights: Weights) -> float:
+def formula(student: TwoLinears, rows: dict[str, dict[str, Any]], weights: DistillConfig) -> float:
     total = 0.0
     for name, each in rows.items():
         head = student.heads[name]
@@ -76,7 +98,7 @@ def formula(student: TwoLinears, rows: dict[str, dict[str, Any]], weights: Weigh
         picked = log_softmax(logits)[labelled, each["labels"][labelled]]
         task_loss = -picked.sum() / max(1, labelled.sum())
         if each["teacher"] is not None:
-            temperature = weights.task_temperatures.get(name, weights.temperature)
+            temperature = weights.temperature_of(name)
             log_p = log_softmax(each["teacher"].astype(np.float64) / temperature)
             log_q = log_softmax(logits / temperature)
             soft = temperature**2 * (np.exp(log_p) * (log_p - log_q)).sum() / len(logits)
@@ -88,19 +110,19 @@ def formula(student: TwoLinears, rows: dict[str, dict[str, Any]], weights: Weigh
 @pytest.mark.parametrize(
     ("weights", "taught"),
     [
-        (Weights(1.0, 0.5, {}), ("words", "sounds")),
-        (Weights(3.0, 0.3, {"words": 2.0}), ("words", "sounds")),
-        (Weights(2.0, 0.0, {"words": 0.5, "sounds": 4.0}), ("words", "sounds")),
-        (Weights(2.0, 1.0, {}), ("words", "sounds")),
-        (Weights(2.0, 0.2, {}, {"words": 5.0}), ("words", "sounds")),
-        (Weights(2.0, 0.2, {"words": 0.5}, {"words": 5.0, "sounds": 1.0}), ("words", "sounds")),
-        (Weights(4.0, 0.2, {"sounds": 3.0}), ("words",)),
-        (Weights(4.0, 0.2, {}), ()),
+        (weighing(1.0, 0.5, {}), ("words", "sounds")),
+        (weighing(3.0, 0.3, {"words": 2.0}), ("words", "sounds")),
+        (weighing(2.0, 0.0, {"words": 0.5, "sounds": 4.0}), ("words", "sounds")),
+        (weighing(2.0, 1.0, {}), ("words", "sounds")),
+        (weighing(2.0, 0.2, {}, task_temperatures={"words": 5.0}), ("words", "sounds")),
+        (weighing(2.0, 0.2, {"words": 0.5}, task_temperatures={"words": 5.0, "sounds": 1.0}), ("words", "sounds")),
+        (weighing(4.0, 0.2, {"sounds": 3.0}), ("words",)),
+        (weighing(4.0, 0.2, {}), ()),
     ],
 )
-def test_loss_is_the_formula(weights: Weights, taught: tuple[str, ...]) -> None:
+def test_loss_is_the_formula(weights: DistillConfig, taught: tuple[str, ...]) -> None:
     student, rows = made_up(20, taught)
-    loss, metrics = distillation_loss(student, TASKS, batches_of(rows), weights)
+    loss, metrics = loss_of(student, batches_of(rows), weights)
     assert loss.item() == pytest.approx(formula(student, rows, weights), rel=1e-5)
     assert metrics["total_loss"].item() == pytest.approx(loss.item())
     assert metrics.keys() == {"total_loss", "words/hard_loss", "sounds/hard_loss", *(f"{t}/soft_loss" for t in taught)}
@@ -109,7 +131,7 @@ def test_loss_is_the_formula(weights: Weights, taught: tuple[str, ...]) -> None:
 
 def test_a_row_that_no_teacher_spoke_on_has_its_hard_loss_alone() -> None:
     student, rows = made_up(20)
-    heard, weights = np.arange(20) % 3 > 0, Weights(2.0, 0.3, {})
+    heard, weights = np.arange(20) % 3 > 0, weighing(2.0, 0.3, {})
     whole = batches_of(rows)
     silent = torch.full((20, 1), float("nan"))
     batches = {
@@ -120,7 +142,7 @@ def test_a_row_that_no_teacher_spoke_on_has_its_hard_loss_alone() -> None:
         )
         for name, batch in whole.items()
     }
-    loss, _ = distillation_loss(student, TASKS, batches, weights)
+    loss, _ = loss_of(student, batches, weights)
     expected = 0.0
     for some in (heard, ~heard):
         for name, each in rows.items():
@@ -128,19 +150,19 @@ def test_a_row_that_no_teacher_spoke_on_has_its_hard_loss_alone() -> None:
             part = {name: {"x": each["x"][some], "labels": each["labels"][some], "teacher": spoken}}
             (batch,) = batches_of(part).values()
             batch = replace(batch, num_rows=20, num_labelled=whole[name].num_labelled)
-            expected += distillation_loss(student, TASKS, {name: batch}, weights)[0].item()
+            expected += loss_of(student, {name: batch}, weights)[0].item()
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("cuts", [(10,), (5, 10, 15), (1,)])
 def test_gradients_of_parts_add_up_to_those_of_the_whole(cuts: tuple[int, ...]) -> None:
     student, rows = made_up(20)
-    weights = Weights(2.0, 0.3, {"words": 2.0})
-    distillation_loss(student, TASKS, batches_of(rows), weights)[0].backward()
+    weights = weighing(2.0, 0.3, {"words": 2.0})
+    loss_of(student, batches_of(rows), weights)[0].backward()
     whole = [parameter.grad.clone() for parameter in student.parameters() if parameter.grad is not None]
     student.zero_grad()
     for start, end in zip((0, *cuts), (*cuts, 20), strict=True):
-        distillation_loss(student, TASKS, batches_of(rows, slice(start, end)), weights)[0].backward()
+        loss_of(student, batches_of(rows, slice(start, end)), weights)[0].backward()
     assert len(whole) == 4
     for parameter, expected in zip(student.parameters(), whole, strict=True):
         torch.testing.assert_close(parameter.grad, expected)
@@ -150,7 +172,7 @@ def test_without_any_label_and_teacher_the_loss_is_zero_and_finite() -> None:
     student, rows = made_up(6, taught=())
     for each in rows.values():
         each["labels"][:] = -1
-    loss, _ = distillation_loss(student, TASKS, batches_of(rows), Weights(2.0, 0.3, {}))
+    loss, _ = loss_of(student, batches_of(rows), weighing(2.0, 0.3, {}))
     loss.backward()
     assert loss.item() == 0.0
     assert all(torch.isfinite(parameter.grad).all() for parameter in student.parameters())
@@ -158,9 +180,9 @@ def test_without_any_label_and_teacher_the_loss_is_zero_and_finite() -> None:
 
 def test_a_half_precision_student_is_measured_in_single_precision() -> None:
     student, rows = made_up(20)
-    weights = Weights(2.0, 0.3, {})
+    weights = weighing(2.0, 0.3, {})
     with torch.autocast("cpu", torch.bfloat16):
-        loss, _ = distillation_loss(student, TASKS, batches_of(rows), weights)
+        loss, _ = loss_of(student, batches_of(rows), weights)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(formula(student, rows, weights), rel=0.05)
 

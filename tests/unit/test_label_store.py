@@ -15,7 +15,7 @@ from raydistill.errors import ConfigError, SoftLabelError
 from raydistill.soft_labels import table as table_module
 from raydistill.soft_labels import upkeep
 from raydistill.soft_labels.store import LabelKey, LabelStore, LabelTable
-from raydistill.soft_labels.targets import SoftTargets, fuse
+from raydistill.soft_labels.targets import SoftTargets
 
 KEY = LabelKey("teacher", "split", 1)
 NUM_ROWS, NUM_CLASSES = 7, 3
@@ -330,12 +330,10 @@ def test_many_threads_write_one_table(store: LabelStore) -> None:
     np.testing.assert_array_equal(opened(store, num_rows=2_000).read(np.arange(2_000)), logits)
 
 
-def test_fused_logits_are_the_mean_in_single_precision() -> None:
+def test_teachers_are_stacked_in_the_order_asked_for_and_silent_ones_are_nan() -> None:
     left, right = made_up(seed=1), made_up(seed=2)
-    expected = (left.astype(np.float64) + right.astype(np.float64)) / 2
-    fused = SoftTargets({"a": left, "b": right}).fused()
-    assert fused.dtype == np.float32
-    np.testing.assert_allclose(fused, expected, rtol=1e-6)
-    np.testing.assert_array_equal(fuse([left]), left.astype(np.float32))
-    huge = np.full((1, 2), 6e4, np.float16)
-    np.testing.assert_allclose(fuse([huge, huge, huge]), [[6e4, 6e4]], rtol=1e-2)
+    stacked = SoftTargets({"a": left, "b": right}).stacked(["b", "lost", "a"])
+    assert stacked.dtype == np.float16
+    np.testing.assert_array_equal(stacked[0], right)
+    assert np.isnan(stacked[1]).all()
+    np.testing.assert_array_equal(stacked[2], left)

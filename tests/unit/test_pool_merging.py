@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from raydistill.data.batch import ViewBatch
+from raydistill.soft_labels.layers import Features, Layer, Layers
 from raydistill.teachers.pool.merging import Merger, merged
 
 pytestmark = pytest.mark.timeout(60)
@@ -36,7 +37,7 @@ class Recorder:
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, views: ViewBatch) -> NDArray[np.float16]:
+    def __call__(self, views: ViewBatch, layers: Layers) -> tuple[NDArray[np.float16], Features]:
         assert self.gate.wait(20)
         self.sizes.append(len(views))
         time.sleep(self.wait_s)
@@ -44,7 +45,8 @@ class Recorder:
         if (views.inputs == 250).any():
             raise ValueError("no such picture")
         numbers = views.inputs[:, 0, 0, 0].astype(np.float16)
-        return np.stack([numbers, -numbers], axis=1)
+        features: Features = dict.fromkeys(layers, numbers[:, None] * 10)
+        return np.stack([numbers, -numbers], axis=1), features
 
 
 def test_many_threads_get_their_own_rows_in_order() -> None:
@@ -54,7 +56,7 @@ def test_many_threads_get_their_own_rows_in_order() -> None:
     asked = [list(generator.integers(0, 200, generator.integers(1, 7))) for _ in range(200)]
     with ThreadPoolExecutor(16) as threads:
         answers = list(threads.map(lambda values: merger.label(rows(values)), asked))
-    for values, (logits, busy_s) in zip(asked, answers, strict=True):
+    for values, (logits, busy_s, _) in zip(asked, answers, strict=True):
         np.testing.assert_array_equal(logits, np.stack([values, np.negative(values)], axis=1).astype(np.float16))
         assert busy_s > 0
     assert sum(forward.sizes) == sum(map(len, asked))
@@ -95,6 +97,20 @@ def test_pictures_of_another_size_are_not_merged() -> None:
         futures = [threads.submit(merger.label, rows([size], size)) for size in (2, 3)]
         assert [future.result(20)[0][0, 0] for future in futures] == [2, 3]
     assert forward.sizes == [1, 1]
+
+
+def test_features_are_shared_out_too_and_only_alike_questions_are_merged() -> None:
+    forward, layer, mapped = Recorder(), Layer("deep"), Layer("deep", positions=True)
+    merger = Merger(forward, max_rows=8, max_wait_s=0.2)
+    with ThreadPoolExecutor(4) as threads:
+        asked = [((layer,), [1, 2]), ((layer,), [3]), ((), [4]), ((mapped,), [5])]
+        futures = [threads.submit(merger.label, rows(values), layers) for layers, values in asked]
+        for (layers, values), future in zip(asked, futures, strict=True):
+            features = future.result(20)[2]
+            assert list(features) == list(layers)
+            for found in features.values():
+                np.testing.assert_array_equal(found[:, 0], np.array(values) * 10)
+    assert sum(forward.sizes) == 5 and max(forward.sizes) <= 3
 
 
 def test_the_time_is_shared_by_rows() -> None:

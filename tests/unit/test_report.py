@@ -13,6 +13,7 @@ import tiny
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
 from raydistill.evaluation.assemble import ArmResult, assemble_report
+from raydistill.fusion.standing import Standing
 from raydistill.soft_labels.source import TeacherCost
 
 Data = dict[str, TaskData]
@@ -50,13 +51,14 @@ def report_of(make_config: Callable[..., Config], tiny_data: Data) -> Report:
             for arm, wrong in (("alone", alone[seed]), ("distilled", distilled[seed]))
         ]  # fmt: skip
         said = {name: answers(data, wrong).astype(np.float16) for name, wrong in (teachers or {"it": (0,)}).items()}
+        known = tuple(Standing(name, 0.9, 1.0) for name in said)
         models = {
             name: {"parameters": 1000, "bytes": 4000, "latency_ms": 1.5, "latency_ms_batch_32": 0.5}
             for name in (*said, "student")
         }
         return assemble_report(
-            config, {task: data}, {task: said}, results, models, {"it": TeacherCost(1, 2, 0.25)}, seconds=9.0,
-            peak_rss_bytes=2**30, events=[{"at_s": 1.0, "what": "a teacher was lost"}], student_seed=0,
+            config, {task: data}, {task: said}, {task: known}, results, models, {"it": TeacherCost(1, 2, 0.25)},
+            seconds=9.0, peak_rss_bytes=2**30, events=[{"at_s": 1.0, "what": "a teacher was lost"}], student_seed=0,
         )  # fmt: skip
 
     return make

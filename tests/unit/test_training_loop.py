@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,10 +14,12 @@ import tiny
 import torch
 
 from raydistill.commands.students import make_student
+from raydistill.config.distill import BalancingName, FusionName, SoftLossName
 from raydistill.config.models import Config
 from raydistill.data.batch import ViewBatch
 from raydistill.data.dataset import TaskData
 from raydistill.errors import RaydistillError
+from raydistill.fusion.standing import Standing
 from raydistill.soft_labels.source import Answer, Pending, SoftTargetSource, total_cost
 from raydistill.soft_labels.stream import LabelStream
 from raydistill.soft_labels.tables import RunTables
@@ -48,10 +50,17 @@ def plan_of(make_config: Callable[..., Config], tiny_data: Data, tmp_path: Path)
     """A plan in a folder of its own; all plans of a test start from the same student."""
     initial = tmp_path / "initial"
 
-    def make(folder: str, arm: Arm = "distilled", seed: int = 0, **training: Any) -> TrainingPlan:
+    def make(
+        folder: str, arm: Arm = "distilled", seed: int = 0, distill: dict[str, Any] | None = None, each: int = 1,
+        **training: Any,
+    ) -> TrainingPlan:  # fmt: skip
         config = make_config(
-            training={**TRAINING, **training}, distill={"temperature": 2.0, "hard_weight": 0.3},
-            teachers={f"sure-{name}": {"task": name, "loader": "python", "model": "nobody:asks"} for name in TASKS},
+            training={**TRAINING, **training}, distill={"temperature": 2.0, "hard_weight": 0.3, **(distill or {})},
+            teachers={
+                f"sure-{name}" + f"-{number}" * (number > 0): {
+                    "task": name, "loader": "python", "model": "nobody:asks"
+                } for name in TASKS for number in range(each)
+            },
             store={"path": str(tmp_path / "labels")},
         )  # fmt: skip
         if not initial.exists():
@@ -77,7 +86,11 @@ def plan_of(make_config: Callable[..., Config], tiny_data: Data, tmp_path: Path)
         return TrainingPlan(
             config=config, arm=arm, seed=seed, initial_student=initial, folder=where / "arm",
             tensorboard=where / "tensorboard",
-            ensemble_accuracy=dict.fromkeys(TASKS, 1.0), open_source=sure if arm == "distilled" else None,
+            ensemble_accuracy=dict.fromkeys(TASKS, 1.0),
+            standings={
+                task: tuple(Standing(name, 1.0, 1.0) for name in config.teachers_of(task)) for task in config.tasks
+            },
+            open_source=sure if arm == "distilled" else None,
         )  # fmt: skip
 
     return make
@@ -145,6 +158,46 @@ def test_stopped_and_resumed_equals_uninterrupted_exactly(
     assert read_events(whole.folder) == []
     assert_equal_states(resumed, uninterrupted)
     assert losses(parts) == losses(whole)
+
+
+@pytest.mark.parametrize("balancing", get_args(BalancingName))
+def test_a_resumed_training_balances_as_an_uninterrupted_one(
+    plan_of: Callable[..., TrainingPlan], tiny_data: Data, balancing: str
+) -> None:
+    distill = {
+        "balancing": balancing, "fusion": "gate",
+        "balancing_options": {"measure_every": 4, "dwa": {"every": 3}},
+    }  # fmt: skip
+    whole, parts = (plan_of(folder, distill=distill, each=2, num_steps=20) for folder in ("whole", "parts"))
+    uninterrupted = train_student(whole, tiny_data)
+    stopped_at(parts, tiny_data, 20)  # 10 is saved, 20 not yet
+    resumed = train_student(parts, tiny_data)
+    assert [what for _, what in read_events(parts.folder)] == ["went on from step 10"]
+    assert_equal_states(resumed, uninterrupted)
+    for name, value in uninterrupted.beside.items():
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(resumed.beside[name], value, rtol=0, atol=0)
+    assert resumed.balance == uninterrupted.balance and [each["step"] for each in resumed.balance] == [4, 8, 12, 16, 20]
+    np.testing.assert_equal(resumed.trust, uninterrupted.trust)
+    if balancing not in ("fixed", "equal"):
+        weights = [tuple(each["weight"].values()) for each in resumed.balance]
+        assert any(abs(weight - 1.0) > 1e-3 for each in weights for weight in each)
+
+
+@pytest.mark.parametrize("fusion", get_args(FusionName))
+@pytest.mark.parametrize("loss", get_args(SoftLossName))
+def test_every_loss_goes_with_every_way_to_fuse(
+    plan_of: Callable[..., TrainingPlan], tiny_data: Data, loss: str, fusion: str
+) -> None:
+    standardize = loss in ("kl", "dkd") and fusion != "gate"
+    distill = {"loss": loss, "fusion": fusion, "standardize": standardize}
+    plan = plan_of(f"{loss}-{fusion}", distill=distill, each=2, num_steps=2, label_fraction=0.5)
+    state = train_student(plan, tiny_data)
+    before = Student.from_pretrained(str(plan.initial_student)).state_dict()
+    assert all(torch.isfinite(value).all() for value in state.model.values())
+    changed = [name for name, value in state.model.items() if not torch.equal(value, before[name])]
+    assert len(changed) > len(before) // 2
+    assert state.trust.keys() == set(TASKS)
 
 
 class Rounding:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from raydistill.data.batch import ViewBatch
+from raydistill.soft_labels.layers import NO_LAYERS, Layers
 from raydistill.teachers.pool.link import Link
 from raydistill.teachers.pool.membership import Membership
 from raydistill.teachers.pool.messages import Event, PoolSpec, PoolView
@@ -47,9 +48,9 @@ class PoolClient:
                 self._links.values(), config.name, config.ray.lease_s, self._record, self._hear
             )
 
-    def ask(self, teacher: str, views: ViewBatch) -> Request:
+    def ask(self, teacher: str, views: ViewBatch, layers: Layers = NO_LAYERS) -> Request:
         """See `Labeller.ask`: to the replica that owes the fewest rows."""
-        return self._ask(teacher, "label", views)
+        return self._ask(teacher, "label", views, layers)
 
     def latency_ms(self, teacher: str, views: ViewBatch) -> float:
         """Milliseconds a row of the teacher alone, without the way there and back.
@@ -79,10 +80,10 @@ class PoolClient:
         if self._membership is not None:
             self._membership.close()
 
-    def _ask(self, teacher: str, method: str, views: ViewBatch) -> Request:
+    def _ask(self, teacher: str, method: str, views: ViewBatch, layers: Layers = NO_LAYERS) -> Request:
         if self._membership is None:
             self.connect()
-        return self._links[teacher].ask(method, views)
+        return self._links[teacher].ask(method, views, layers)
 
     def _suspecter(self, spec: PoolSpec) -> Callable[[str, bool], None]:
         def suspect(replica: str, hung: bool) -> None:

@@ -37,8 +37,8 @@ def pool_id(config: Config, name: str, label_names: tuple[str, ...]) -> str:
         TeacherError: its checkpoint is not there.
     """
     # These import torch, which the supervisor must not: it only ever reads an id.
+    from raydistill.networks import resolve_model
     from raydistill.teachers.checkpoints import teacher_folder
-    from raydistill.teachers.models import resolve_model
 
     teacher = config.teachers[name]
     task = config.tasks[teacher.task]

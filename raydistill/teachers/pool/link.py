@@ -9,6 +9,7 @@ import ray
 
 from raydistill.data.batch import ViewBatch
 from raydistill.errors import TeacherGone
+from raydistill.soft_labels.layers import NO_LAYERS, Layers
 from raydistill.teachers.pool.messages import LeaseReport, PoolSpec
 from raydistill.teachers.pool.names import short
 from raydistill.teachers.pool.requests import Attempt, Member, Request
@@ -37,9 +38,9 @@ class Link(Sender):
         self._slow: set[str] = set()
         self._gone = False
 
-    def ask(self, method: str, views: ViewBatch) -> Request:
+    def ask(self, method: str, views: ViewBatch, layers: Layers = NO_LAYERS) -> Request:
         """Hand in a request; returns at once."""
-        request = Request(method, views, self._wait)
+        request = Request(method, views, self._wait, layers)
         with self._changed:
             if len(self._members) > 1:
                 self._notice_answers()

@@ -15,6 +15,7 @@ import ray
 from numpy.typing import NDArray
 
 from raydistill.data.batch import ViewBatch
+from raydistill.soft_labels.layers import NO_LAYERS, Features, Layers
 from raydistill.teachers.pool.merging import Merger
 from raydistill.teachers.pool.messages import Loaded, PoolSpec, ReplicaStats
 from raydistill.teachers.pool.metrics import ReplicaMetrics
@@ -84,7 +85,7 @@ class TeacherReplica:
         self._teacher = load_teacher(self._spec.config, self._spec.teacher, self._spec.label_names, device)
         if settings.max_batch_size is not None:
             self._merger = Merger(
-                self._teacher.logits, settings.max_batch_size, settings.max_wait_ms / 1e3, self._limit_threads
+                self._teacher.answer, settings.max_batch_size, settings.max_wait_ms / 1e3, self._limit_threads
             )
         context = ray.get_runtime_context()
         description = {
@@ -95,15 +96,15 @@ class TeacherReplica:
         }
         return Loaded(description, self._teacher.logits(self._spec.canary))
 
-    def label(self, views: ViewBatch) -> tuple[NDArray[np.float16], float]:
-        """Raw logits [batch, num_classes] in the task's label order, and the seconds that they took."""
+    def label(self, views: ViewBatch, layers: Layers = NO_LAYERS) -> tuple[NDArray[np.float16], float, Features]:
+        """Raw logits [batch, num_classes] in the task's label order, the seconds that they took, and features."""
         teacher = self._at_work()
         began = time.perf_counter()
         try:
             if self._merger is not None:
-                logits, busy_s = self._merger.label(views)
+                logits, busy_s, features = self._merger.label(views, layers)
             else:
-                logits = teacher.logits(views)
+                logits, features = teacher.answer(views, layers)
                 busy_s = time.perf_counter() - began
         finally:
             self._done()
@@ -111,7 +112,7 @@ class TeacherReplica:
             self._rows += len(views)
             self._busy_s += busy_s
         self._metrics.answered(len(views), time.perf_counter() - began)
-        return logits, busy_s
+        return logits, busy_s, features
 
     def latency_ms(self, views: ViewBatch) -> float:
         """See `Teacher.latency_ms`; without the way here and back."""

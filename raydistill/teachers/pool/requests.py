@@ -8,6 +8,7 @@ from typing import Any
 
 from raydistill.data.batch import ViewBatch
 from raydistill.errors import TeacherGone
+from raydistill.soft_labels.layers import NO_LAYERS, Layers
 from raydistill.soft_labels.source import Answer
 
 
@@ -53,6 +54,7 @@ class Request:
 
     Attributes:
         method: of the replica: `label` or `latency_ms`.
+        layers: whose features are wanted, too.
         wait: returns once it is done.
         attempts: under way; two when hedged, none while there is no replica.
         deaths, timeouts: of replicas that had it.
@@ -62,6 +64,7 @@ class Request:
     method: str
     views: ViewBatch
     wait: Callable[[Request], None]
+    layers: Layers = NO_LAYERS
     attempts: list[Attempt] = field(default_factory=list)
     failovers: int = 0
     hedges: int = 0
@@ -89,6 +92,6 @@ class Request:
 
     def result(self) -> Answer:
         """See `Pending.result`."""
-        logits, busy_s = self.finish()
+        logits, busy_s, features = self.finish()
         gap_s = self.waited_s if self.failovers or self.hedges else 0.0
-        return Answer(logits, busy_s, self.failovers, self.hedges, gap_s)
+        return Answer(logits, busy_s, self.failovers, self.hedges, gap_s, features)

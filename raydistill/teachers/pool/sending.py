@@ -124,7 +124,8 @@ class Sender:
         self._send_to(min(self._members.values(), key=lambda each: (each.outstanding, random.random())), request)
 
     def _send_to(self, member: Member, request: Request) -> None:
-        reference = getattr(member.handle, request.method).remote(request.views)
+        more = (request.layers,) if request.layers else ()
+        reference = getattr(member.handle, request.method).remote(request.views, *more)
         attempt = Attempt(request, member, reference, time.monotonic())
         member.outstanding += len(request.views)
         request.attempts.append(attempt)

@@ -1,0 +1,137 @@
+"""Classifiers of torchvision and transformers, by name and options: teachers are built so, and one-task students."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from raydistill.config.basics import Domain
+
+# Parts of a body that only a head uses, or only pretraining: checkpoints often come without.
+NEW_WITH_THE_HEAD = ("pooler.", "masked_spec_embed", "mask_token", "layernorm.")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class TorchvisionClassifier(nn.Module):
+    """A torchvision architecture under the keyword that preparers give; `num_channels` is what it sees."""
+
+    def __init__(self, network: nn.Module, num_channels: int = 3) -> None:
+        super().__init__()
+        self.network, self.num_channels = network, num_channels
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """pixel_values [batch, channels, height, width] -> logits [batch, num_classes]."""
+        logits: Tensor = self.network(pixel_values)
+        return logits
+
+
+def torchvision_classifier(
+    model: str, options: dict[str, Any], grayscale: bool, num_classes: int
+) -> TorchvisionClassifier:
+    """An untrained one.
+
+    Args:
+        model: an architecture of torchvision; with `layers` among the options a ResNet of that many blocks a stage.
+        options: of the architecture, and `num_channels`, `small_images` (ResNets), `layers`.
+        grayscale: the pictures have one channel.
+
+    Raises:
+        ValueError, TypeError, KeyError: there is no such architecture, or it does not take these options.
+    """
+    import torchvision
+
+    options = dict(options)
+    num_channels = int(options.pop("num_channels", 1 if grayscale else 3))
+    small_images = bool(options.pop("small_images", False))
+    layers = options.pop("layers", None)
+    if layers is not None:
+        block = torchvision.models.resnet.BasicBlock
+        network: nn.Module = torchvision.models.ResNet(block, list(layers), num_classes=num_classes, **options)
+    else:
+        network = torchvision.models.get_model(model, weights=None, num_classes=num_classes, **options)
+    if isinstance(network, torchvision.models.ResNet):
+        width = network.conv1.out_channels
+        if small_images:
+            # A 7×7 stride-2 stem and a max-pool leave too little of a 28-pixel picture.
+            network.conv1 = nn.Conv2d(num_channels, width, 3, stride=2, padding=1, bias=False)
+            network.maxpool = nn.Identity()
+        elif num_channels != 3:
+            network.conv1 = nn.Conv2d(num_channels, width, 7, stride=2, padding=3, bias=False)
+    elif num_channels != 3:
+        raise ValueError(f"num_channels {num_channels} is for ResNets only; leave out data.grayscale")
+    return TorchvisionClassifier(network, num_channels)
+
+
+def transformers_class(domain: Domain) -> Any:
+    """The Auto class of a domain's classifiers."""
+    import transformers
+
+    classes: dict[Domain, Any] = {
+        "vision": transformers.AutoModelForImageClassification,
+        "text": transformers.AutoModelForSequenceClassification,
+        "speech": transformers.AutoModelForAudioClassification,
+    }
+    return classes[domain]
+
+
+def transformers_config(source: str, options: dict[str, Any], num_classes: int, own_folder: bool = False) -> Any:
+    """The config of a model type (`options` are its own), or of a folder or hub name (`options` change it).
+
+    Args:
+        own_folder: `source` is a checkpoint of ours, which has the options already.
+    """
+    import transformers
+
+    if not own_folder and source in transformers.CONFIG_MAPPING:
+        return transformers.AutoConfig.for_model(source, **options, num_labels=num_classes)
+    settings = transformers.AutoConfig.from_pretrained(source, **({} if own_folder else options))
+    settings.num_labels = num_classes
+    return settings
+
+
+def is_model_type(source: str) -> bool:
+    """Not a folder or hub name: there are no weights to fetch."""
+    import transformers
+
+    return source in transformers.CONFIG_MAPPING
+
+
+def pretrained_classifier(domain: Domain, source: str, settings: Any) -> nn.Module:
+    """A pretrained body under a new head. A body with a random layer would be a silent disaster: it is an error.
+
+    Raises:
+        ValueError: the weights lack some of the body's.
+    """
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    module, info = transformers_class(domain).from_pretrained(
+        source, config=settings, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    body = f"{module.base_model_prefix}."
+    missing = [
+        key
+        for key in info["missing_keys"]
+        if key.startswith(body) and not key.removeprefix(body).startswith(NEW_WITH_THE_HEAD)
+    ]
+    if missing:
+        raise ValueError(f"its weights lack {len(missing)} of the body's ({', '.join(sorted(missing)[:3])}, …)")
+    result: nn.Module = module
+    return result
+
+
+def resolve_model(model: str) -> str:
+    """`package:FOLDER` (as `some_package:model`) becomes the folder inside the installed package."""
+    if not model.startswith("package:"):
+        return str(Path(model).expanduser()) if model.startswith(("~", "/", ".")) else model
+    package, _, inside = model.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(
+            f"the Python package {package!r} is not installed (pip install 'raydistill[demo]' has the demo's)"
+        )
+    return str(Path(next(iter(spec.submodule_search_locations))) / inside)
