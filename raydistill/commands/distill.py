@@ -30,7 +30,7 @@ from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
 from raydistill.evaluation.assemble import ArmResult, assemble_report
 from raydistill.evaluation.memory import PeakMemory
-from raydistill.evaluation.models import student_models, teacher_models
+from raydistill.evaluation.models import expert_routing, student_models, teacher_models
 from raydistill.student.model import Student
 from raydistill.student.predicting import predict_split
 from raydistill.teachers.sources import SourcePlan
@@ -129,6 +129,7 @@ def distill(
             seconds=progress.elapsed_s, peak_rss_bytes=memory.peak_bytes, events=progress.events,
             student_seed=best.seed,
         )  # fmt: skip
+        report["routing"] = expert_routing(student, data)
         save_student(student, folder.student, report)
         draw(folder, report, config)
         progress.say(f"the student is in {folder.student}")

@@ -1,4 +1,4 @@
-"""Whether the chosen methods make sense with the chosen data and store: said at set-up, not at step 900."""
+"""Whether the chosen losses can learn from what the store keeps: said at set-up, not at step 900."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from raydistill.soft_labels.encoding import Encoding
 
 
 def check_methods(config: Config, num_classes: Mapping[str, int]) -> None:
-    """Refuse combinations that cannot work.
+    """Refuse losses that need more than the store keeps; what needs no data to tell is refused with the config.
 
     Args:
         num_classes: by task.
@@ -31,16 +31,3 @@ def check_methods(config: Config, num_classes: Mapping[str, int]) -> None:
                 f"task {task!r}: {what} needs every logit, and the store keeps the best {top_k} of {classes}: the "
                 f"others would be made up; set store.top_k.{task}={classes}, or take another loss"
             )
-        weights = [distill.teacher_weights.get(teacher, 1.0) for teacher in config.teachers_of(task)]
-        if weights and not any(weights):
-            raise ConfigError(f"task {task!r}: distill.teacher_weights gives all its teachers 0; give one of them more")
-    if distill.features and distill.soft_labels == "stored":
-        raise ConfigError(
-            f"distill.features ({', '.join(distill.features)}) needs the teachers themselves, and the store keeps no "
-            "features: set distill.soft_labels to auto, local or remote, or leave the features out"
-        )
-    if distill.balancing in ("gls", "famo") and not all(distill.task_weights.get(task, 1.0) for task in config.tasks):
-        raise ConfigError(
-            f"distill.balancing {distill.balancing!r} takes the logarithm of every task's loss, and "
-            "distill.task_weights makes one 0; give it more, or take another balancing"
-        )

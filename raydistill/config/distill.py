@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -155,6 +156,38 @@ class DistillConfig(Frozen):
     )
     teacher_loss_after_s: float = Field(60.0, gt=0.0, description="without any replica for this long it counts as lost")
     teacher_loss_wait_s: float = Field(600.0, ge=0.0, description="how much longer `wait` waits before it fails")
+
+    def check_around(self, tasks: Iterable[str], teachers: Mapping[str, str]) -> None:
+        """Whether the rest of the config fits.
+
+        Args:
+            teachers: by name, their tasks.
+
+        Raises:
+            ValueError: a name that is not there, or a combination that makes no sense, with the reason.
+        """
+        for name, feature in self.features.items():
+            if feature.teacher not in teachers:
+                raise ValueError(
+                    f"distill.features.{name}.teacher is {feature.teacher!r}; teachers are {sorted(teachers)}"
+                )
+        if self.features and self.soft_labels == "stored":
+            raise ValueError(
+                f"distill.features ({', '.join(self.features)}) has to ask the teachers in every step, and with "
+                "distill.soft_labels=stored nobody asks them: set it to auto, local or remote, or leave features out"
+            )
+        for name in self.teacher_weights:
+            if name not in teachers:
+                raise ValueError(f"distill.teacher_weights names {name!r}; teachers are {sorted(teachers)}")
+        for task in tasks:
+            weights = [self.teacher_weights.get(name, 1.0) for name, of in teachers.items() if of == task]
+            if weights and not any(weights):
+                raise ValueError(f"distill.teacher_weights gives all teachers of {task!r} 0; give one of them more")
+            if self.balancing in ("gls", "famo") and not self.task_weights.get(task, 1.0):
+                raise ValueError(
+                    f"distill.balancing {self.balancing} takes the logarithm of every task's loss, and "
+                    f"distill.task_weights makes that of {task!r} 0; give it more, or take another balancing"
+                )
 
     def temperature_of(self, task: str) -> float:
         """Its own, or the one of all."""

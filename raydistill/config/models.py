@@ -179,14 +179,7 @@ class Config(Frozen):
             for name in names:
                 if name not in self.tasks:
                     raise ValueError(f"{place} names {name!r}; tasks are {sorted(self.tasks)}")
-        for name, feature in self.distill.features.items():
-            if feature.teacher not in self.teachers:
-                raise ValueError(
-                    f"distill.features.{name}.teacher is {feature.teacher!r}; teachers are {sorted(self.teachers)}"
-                )
-        for name in self.distill.teacher_weights:
-            if name not in self.teachers:
-                raise ValueError(f"distill.teacher_weights names {name!r}; teachers are {sorted(self.teachers)}")
+        self.distill.check_around(self.tasks, {name: teacher.task for name, teacher in self.teachers.items()})
         self.student.check_around(self.tasks, self.teachers)
         return self
 

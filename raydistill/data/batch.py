@@ -20,7 +20,7 @@ class ViewBatch:
     Attributes:
         inputs: vision: uint8 [batch, height, width, channels]; text: strings; speech: float32 [num_samples] each,
             in −1…1.
-        labels: int64 [batch], −1 = none.
+        labels: of classification int64 [batch], −1 = none; of other kinds float32 [batch, labels], NaN = none.
         sample_ids: int64 [batch], the rows in their split.
         view: 0 = plain; k ≥ 1 = the k-th augmented view.
         sample_rate: Hz, speech only.
@@ -28,7 +28,7 @@ class ViewBatch:
 
     domain: Domain
     inputs: Inputs
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     sample_ids: NDArray[np.int64]
     view: int
     sample_rate: int | None = None

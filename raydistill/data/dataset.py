@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,27 +17,38 @@ from numpy.typing import NDArray
 
 from raydistill.atomic import reason
 from raydistill.config.basics import Domain
-from raydistill.config.data import DataConfig, TaskConfig
+from raydistill.config.data import DataConfig, LabelScales, TaskConfig, TaskKind
 from raydistill.data import table, views
 from raydistill.data.batch import Inputs, ViewBatch
+from raydistill.data.labels import standardised
 from raydistill.data.sources import open_source
 from raydistill.errors import DataError
 
 # Everything else decides the table's content; these only decide how a view is cut from it.
-VIEW_FIELDS = {"augment", "num_views", "max_bad_fraction"}
+VIEW_FIELDS = ("augment", "num_views", "max_bad_fraction")
 
 
 class Split:
     """A memory-mapped table of prepared rows.
 
     Attributes:
-        labels: int64 [num_rows], −1 = none.
+        labels: of classification int64 [num_rows], −1 = none. Of multilabel float32 [num_rows, labels]: 1 = holds,
+            0 = does not, NaN = not known. Of regression the same, standardised by the scales.
         fingerprint: of the content and of how views are made: part of a soft label's key.
     """
 
-    def __init__(self, name: str, domain: Domain, config: DataConfig, rows: pa.Table, digest: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        domain: Domain,
+        config: DataConfig,
+        rows: pa.Table,
+        digest: str,
+        scales: LabelScales | None = None,
+    ) -> None:
         self.name, self.domain, self.config = name, domain, config
-        self.labels: NDArray[np.int64] = rows["label"].to_numpy()
+        labels = table.label_array(rows["label"])
+        self.labels: NDArray[Any] = labels if scales is None else standardised(labels, scales)
         self._values = rows["value"].combine_chunks()
         if isinstance(self._values, pa.ChunkedArray):
             self._values = self._values.chunk(0)
@@ -88,6 +100,8 @@ class TaskData:
     Attributes:
         label_names: in the order of the student's head.
         skipped: one readable line for each row that could not be used.
+        kind: of the task: what its labels are.
+        scales: of a regression's labels: what brings them back into the user's units.
         fingerprint: of all three splits.
     """
 
@@ -99,6 +113,8 @@ class TaskData:
     test: Split
     skipped: tuple[str, ...]
     settings: DataConfig
+    kind: TaskKind = "classification"
+    scales: LabelScales | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -129,7 +145,7 @@ def load_task_data(
     """
     config = task.data
     raw = open_source(name, task, cache_dir, progress)
-    settings = config.model_dump(exclude=VIEW_FIELDS)
+    settings = task.content(leave_out=VIEW_FIELDS)
     key = json.dumps([table.FORMAT, task.domain, settings, raw.identity], sort_keys=True)
     folder = cache_dir / "data" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if not folder.exists():
@@ -139,9 +155,27 @@ def load_task_data(
             raise DataError(f"cannot write to cache_dir {cache_dir}: {reason(error)}; set another") from error
         with FileLock(folder.with_suffix(".lock")):
             if not folder.exists():
-                table.prepare(name, task.domain, config, raw, folder, lambda text: progress(f"{name}: {text}"))
+                table.prepare(name, task, raw, folder, lambda text: progress(f"{name}: {text}"))
     tables, meta = table.read(folder)
     table.check_skipped(name, config, meta["skipped"], meta["num_seen"])
-    splits = {split: Split(split, task.domain, config, tables[split], meta["digests"][split]) for split in table.SPLITS}
     labels, skipped = tuple(meta["label_names"]), tuple(meta["skipped"])
-    return TaskData(name, task.domain, labels, **splits, skipped=skipped, settings=config)
+    scales = _scales(name, config, labels, meta["label_scales"]) if task.kind == "regression" else None
+    digests = meta["digests"]
+    splits = {
+        split: Split(split, task.domain, config, tables[split], digests[split], scales) for split in table.SPLITS
+    }
+    return TaskData(
+        name, task.domain, labels, **splits, skipped=skipped, settings=config, kind=task.kind, scales=scales
+    )  # fmt: skip
+
+
+def _scales(name: str, config: DataConfig, label_names: tuple[str, ...], found: list[list[float]]) -> LabelScales:
+    """The config's, or those found in the train split."""
+    if config.label_scales is None:
+        return tuple((mean, deviation) for mean, deviation in found)
+    if missing := [label for label in label_names if label not in config.label_scales]:
+        raise DataError(
+            f"task {name!r}: label_scales has none of the label {missing[0]!r}; set "
+            f"tasks.{name}.data.label_scales for {list(label_names)}, or leave it out"
+        )
+    return tuple(config.label_scales[label] for label in label_names)

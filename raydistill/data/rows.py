@@ -15,13 +15,14 @@ class RawRow:
         where: names the row for people: a file, or a row number.
         value: vision: encoded bytes, a PIL image or a uint8 array; text: a string; speech: encoded bytes or
             (float32 samples, Hz).
-        label: a label's name, its index in `RawData.label_names`, or None.
+        label: as the source has it. Classification: a name, its index in `RawData.label_names`, or None. Multilabel: a
+            list of them or a string. Of `label_columns`: a tuple in their order. See `data.labels`.
         group: rows of one group never cross splits; None: the row stands alone.
     """
 
     where: str
     value: Any
-    label: str | int | None
+    label: Any
     group: str | None = None
 
 

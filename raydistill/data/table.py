@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from raydistill.atomic import reason, replacing
 from raydistill.config.basics import Domain
-from raydistill.config.data import DataConfig
+from raydistill.config.data import DataConfig, TaskConfig
 from raydistill.data import decoding
+from raydistill.data.labels import LabelReader, make_reader, train_scales
 from raydistill.data.rows import RawData, RawRow
 from raydistill.data.splits import cut
 from raydistill.errors import DataError
@@ -32,25 +33,14 @@ ARROW = {"vision": pa.large_binary(), "text": pa.large_string(), "speech": pa.la
 class Collector:
     """Decodes rows, keeps the good ones and a readable line for each bad one."""
 
-    def __init__(self, domain: Domain, config: DataConfig, label_names: tuple[str, ...] | None) -> None:
-        self.domain, self.config, self.label_names = domain, config, label_names
+    def __init__(self, domain: Domain, config: DataConfig, reader: LabelReader) -> None:
+        self.domain, self.config, self.reader = domain, config, reader
         self.skipped: list[str] = []
         self.num_seen = 0
 
-    def decode(self, row: RawRow) -> tuple[Any, str | None]:
-        """The canonical value and the label's name (None: unlabelled)."""
-        label = row.label
-        if isinstance(label, int):
-            if self.label_names is None:
-                label = str(label)
-            elif label == -1:
-                label = None  # the convention of hub data sets whose test labels are withheld
-            elif not 0 <= label < len(self.label_names):
-                raise decoding.BadRow(f"unknown label {label}; there are {len(self.label_names)}")
-            else:
-                label = self.label_names[label]
-        if label is not None and self.config.label_names is not None and label not in self.config.label_names:
-            raise decoding.BadRow(f"unknown label {label!r}")
+    def decode(self, row: RawRow) -> tuple[Any, Any]:
+        """The canonical value, and the label as the reader has it (None: unlabelled)."""
+        label = self.reader.read(row.label)
         if self.domain == "vision":
             return decoding.image_bytes(row.value, self.config), label
         if self.domain == "text":
@@ -77,46 +67,48 @@ class Collector:
         return columns
 
 
-def prepare(
-    name: str, domain: Domain, config: DataConfig, raw: RawData, folder: Path, progress: Callable[[str], None]
-) -> None:
+def prepare(name: str, task: TaskConfig, raw: RawData, folder: Path, progress: Callable[[str], None]) -> None:
     """Write `folder` with one Arrow file a split and `table.json`; whole or not at all.
 
     Raises:
-        DataError: too many bad rows, an empty split, a full disk.
+        DataError: too many bad rows, an empty split, labels that say nothing, a full disk.
     """
-    collector = Collector(domain, config, raw.label_names)
+    config, reader = task.data, make_reader(task.kind, task.data, raw.label_names)
+    collector = Collector(task.domain, config, reader)
     source = {split: collector.collect(rows(), progress) for split, rows in raw.splits.items()}
     check_skipped(name, config, collector.skipped, collector.num_seen)
     columns = _three_splits(source, config)
-    found = sorted({label for split in columns.values() for label in split["label"] if label is not None})
-    label_names = config.label_names or raw.label_names or tuple(found)
     for split in SPLITS:
         rows = columns[split]
         if not rows["value"] or all(label is None for label in rows["label"]):
             what = "no rows" if not rows["value"] else "no labelled rows"
-            raise DataError(f"task {name!r}: the {split} split has {what}; check tasks.{name}.data ({raw.identity})")
-    if len(label_names) < 2:
-        raise DataError(f"task {name!r}: one label only ({list(label_names)}); classification needs two or more")
-    index = {label: position for position, label in enumerate(label_names)}
-    digests = {}
+            raise _of_no_use(name, split, what, raw)
+    label_names = reader.names(label for split in columns.values() for label in split["label"] if label is not None)
+    if len(label_names) < reader.fewest_names:
+        few = f"one label only ({list(label_names)}); {task.kind} needs two or more"
+        none = f"no row has a label that holds; set tasks.{name}.data.label_names"
+        raise DataError(f"task {name!r}: {few if label_names else none}")
+    labels = {split: reader.array(columns[split]["label"], label_names) for split in SPLITS}
+    for split in SPLITS:
+        if problem := reader.useless(labels[split], label_names):
+            raise _of_no_use(name, split, problem, raw)
+    meta: dict[str, Any] = {
+        "label_names": list(label_names), "skipped": collector.skipped, "num_seen": collector.num_seen,
+        "digests": {split: _digest(columns[split]["value"], labels[split]) for split in SPLITS},
+    }  # fmt: skip
+    if task.kind == "regression":
+        meta["label_scales"] = train_scales(labels["train"])
     try:
         with replacing(folder) as temporary:
             temporary.mkdir()
             for split in SPLITS:
-                names, values = columns[split]["label"], columns[split]["value"]
-                labels = np.array([-1 if label is None else index[label] for label in names], np.int64)
-                table = pa.table({"value": pa.array(values, ARROW[domain]), "label": labels})
+                values = pa.array(columns[split]["value"], ARROW[task.domain])
+                table = pa.table({"value": values, "label": _arrow(labels[split])})
                 with (
                     pa.OSFile(str(temporary / f"{split}.arrow"), "wb") as file,
                     pa.ipc.new_file(file, table.schema) as out,
                 ):
                     out.write_table(table)
-                digests[split] = _digest(values, labels)
-            meta = {
-                "label_names": list(label_names), "skipped": collector.skipped, "num_seen": collector.num_seen,
-                "digests": digests,
-            }  # fmt: skip
             (temporary / "table.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
     except OSError as error:
         raise DataError(
@@ -145,6 +137,25 @@ def read(folder: Path) -> tuple[dict[str, pa.Table], dict[str, Any]]:
         with pa.memory_map(str(folder / f"{split}.arrow")) as source:
             tables[split] = pa.ipc.open_file(source).read_all()
     return tables, meta
+
+
+def label_array(column: pa.ChunkedArray) -> NDArray[Any]:
+    """A table's labels: int64 [rows], or [rows, labels] of a kind with several."""
+    if not pa.types.is_fixed_size_list(column.type):
+        flat: NDArray[Any] = column.to_numpy()
+        return flat
+    values: NDArray[Any] = column.combine_chunks().flatten().to_numpy()
+    return values.reshape(-1, column.type.list_size)
+
+
+def _arrow(labels: NDArray[Any]) -> Any:
+    if labels.ndim == 1:
+        return labels
+    return pa.FixedSizeListArray.from_arrays(pa.array(labels.reshape(-1)), labels.shape[1])
+
+
+def _of_no_use(name: str, split: str, problem: str, raw: RawData) -> DataError:
+    return DataError(f"task {name!r}: the {split} split has {problem}; check tasks.{name}.data ({raw.identity})")
 
 
 def _three_splits(source: dict[str, dict[str, list[Any]]], config: DataConfig) -> dict[str, dict[str, list[Any]]]:
@@ -176,7 +187,7 @@ def _content_name(value: Any) -> str:
     return hashlib.sha256(value.encode() if isinstance(value, str) else value).hexdigest()
 
 
-def _digest(values: list[Any], labels: NDArray[np.int64]) -> str:
+def _digest(values: list[Any], labels: NDArray[Any]) -> str:
     digest = hashlib.sha256(labels.tobytes())
     for value in values:
         encoded = value.encode() if isinstance(value, str) else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from raydistill.evaluation.html_together import experts_by_task, tasks_together, teachers_together
 from raydistill.evaluation.page import bullets, cells, folded, page, table
 from raydistill.evaluation.pictures import before_after_bars, learning_curves
 from raydistill.evaluation.terminal import remarks, with_spread
@@ -24,6 +25,7 @@ def render_html(report: dict[str, Any], config_yaml: str) -> str:
         before_after_bars(report),
         "<h2>Before and after</h2>" + _before_after(report),
         "<h2>Learning curves</h2>" + learning_curves(report),
+        *_together(report),
         "<h2>Models</h2>" + _models(report),
         "<h2>Cost</h2>" + _cost(report),
         "<h2>Soft labels</h2>" + _soft_labels(report),
@@ -34,6 +36,16 @@ def render_html(report: dict[str, Any], config_yaml: str) -> str:
         + "</p>",
     ]
     return page(report["name"], report["description"], sections)
+
+
+def _together(report: dict[str, Any]) -> list[str]:
+    """What there is of it: most runs have one teacher a task, or no experts."""
+    found = {
+        "Teachers together": teachers_together(report),
+        "Tasks together": tasks_together(report),
+        "Experts of the trunk": experts_by_task(report),
+    }
+    return [f"<h2>{title}</h2>{content}" for title, content in found.items() if content]
 
 
 def _before_after(report: dict[str, Any]) -> str:

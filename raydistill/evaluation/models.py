@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from raydistill.data.batch import ViewBatch
 from raydistill.data.dataset import TaskData
@@ -13,6 +14,7 @@ from raydistill.student.model import Student
 from raydistill.timing import median_ms
 
 LARGE_BATCH = 32
+MOST_ROUTED = 512  # rows of a task
 
 
 def teacher_models(
@@ -51,6 +53,19 @@ def student_models(student: Student, data: dict[str, TaskData]) -> dict[str, dic
             "latency_ms_by_task": by_task,
         }
     }
+
+
+def expert_routing(student: Student, data: dict[str, TaskData]) -> dict[str, list[float]]:
+    """By task, the share of its test tokens that went to each expert of the trunk; empty where it has none."""
+    if student.shape.trunk != "experts":
+        return {}
+
+    def batches(name: str, task: TaskData) -> Iterator[dict[str, Tensor]]:
+        ends = min(len(task.test), MOST_ROUTED)
+        for start in range(0, ends, LARGE_BATCH):
+            yield student.preparer(name)(task.test.views(range(start, min(start + LARGE_BATCH, ends))))
+
+    return student.routing_table({name: batches(name, task) for name, task in data.items()})
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+FIGHT = -0.05  # mean cosine of two tasks' gradients
 TEACHER_BOUND = 0.1  # share of its time that a student waits for teachers
 
 
@@ -66,6 +67,28 @@ def model_table(report: dict[str, Any]) -> Table:
     return table
 
 
+def together(report: dict[str, Any]) -> list[str]:
+    """Which tasks fight, and what fusing teachers is worth."""
+    lines = []
+    for name, task in report["tasks"].items():
+        fusion = task.get("fusion")
+        if fusion:
+            by_strategy = ", ".join(f"{strategy} {value:.3f}" for strategy, value in fusion["by_strategy"].items())
+            lines.append(f"Teachers of {name}, fused by {fusion['strategy']}; ensembles on test: {by_strategy}")
+    cosines = report.get("balancing", {}).get("cosine", {})
+    against = [f"{pair.replace('~', ' and ')} ({value:+.2f})" for pair, value in cosines.items() if value < FIGHT]
+    if against:
+        lines.append(
+            f"On the trunk the gradients of {', '.join(against)} pull against each other (mean cosine): another "
+            "distill.balancing may help"
+        )
+    elif cosines:
+        lowest = min(cosines, key=lambda pair: cosines[pair])
+        pair = lowest.replace("~", " and ")
+        lines.append(f"No two tasks fight over the trunk: lowest mean cosine {cosines[lowest]:+.2f} ({pair})")
+    return lines
+
+
 def remarks(report: dict[str, Any]) -> list[str]:
     """What the numbers say, in sentences."""
     retention, settings, cost = report["mean_retention"], report["settings"], report["cost"]
@@ -80,6 +103,7 @@ def remarks(report: dict[str, Any]) -> list[str]:
             f"Labels are scarce here: both students see the labels of {settings['label_fraction']:.0%} of the labelled "
             "training rows, the same ones; the teachers speak on all rows"
         )
+    lines += together(report)
     unclear = [name for name, task in report["tasks"].items() if task["gain"]["verdict"] != "better"]
     if unclear:
         lines.append(f"Distilling is not clearly better than training alone on {', '.join(unclear)}")

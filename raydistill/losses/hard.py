@@ -10,7 +10,7 @@ from raydistill.losses.numerics import exact
 NO_LABEL = -1
 
 
-def hard_cross_entropy(student_logits: Tensor, hard_labels: Tensor) -> Tensor:
+def hard_cross_entropy(student_logits: Tensor, hard_labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy summed over the labelled rows, in nats.
 
         Σ_labelled rows − log softmax(student)_label
@@ -24,8 +24,11 @@ def hard_cross_entropy(student_logits: Tensor, hard_labels: Tensor) -> Tensor:
     Args:
         student_logits: [batch, num_classes], any float type; reduced in at least float32.
         hard_labels: [batch] int64; −1 marks a row without a label, which adds nothing.
+        label_smoothing: share of each target that is spread evenly over all classes, 0 … 1.
 
     Returns:
         A scalar, summed over the labelled rows.
     """
-    return F.cross_entropy(exact(student_logits), hard_labels, ignore_index=NO_LABEL, reduction="sum")
+    return F.cross_entropy(
+        exact(student_logits), hard_labels, ignore_index=NO_LABEL, reduction="sum", label_smoothing=label_smoothing
+    )  # fmt: skip

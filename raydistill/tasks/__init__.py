@@ -1,5 +1,5 @@
 """What a task is: its head, its losses, its metric. One file a task kind."""
 
-from raydistill.tasks.base import Task, make_task
+from raydistill.tasks.base import Prediction, Task, make_task, task_of
 
-__all__ = ["Task", "make_task"]
+__all__ = ["Prediction", "Task", "make_task", "task_of"]

@@ -18,7 +18,9 @@ HEARD_ALONE = {"student", "training", "tasks", "seed", "cache_dir"}
 
 def baseline_key(config: Config) -> str:
     """The same for candidates whose student alone is the same."""
-    return digest(config.model_dump(mode="json", include=HEARD_ALONE))
+    alone = config.model_dump(mode="json", include=HEARD_ALONE)
+    # How tasks are balanced is no teacher's word. The weights that a method takes are left to the trials.
+    return digest({**alone, "balancing": config.distill.balancing})
 
 
 def run_baselines(setting: Setting, candidates: list[Config], progress: Progress) -> dict[str, Measures]:

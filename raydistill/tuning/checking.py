@@ -27,6 +27,7 @@ COMMON = {
     "num_seeds": "a trial is one student; --seeds compares the best with several",
     "name": "it names the sweep's results",
 }
+OF_TEACHERS = ("teachers.", "distill.teacher_weights.")  # where `*` stands for teachers
 DRAWS = 8  # of a function that defines a space, tried before Ray starts
 
 
@@ -134,7 +135,7 @@ def _expand(pattern: str, config: Config) -> list[str]:
     if "*" not in pattern:
         return [pattern]
     head, _, tail = pattern.partition("*")
-    names = sorted(config.teachers) if head == "teachers." else sorted(config.tasks)
+    names = sorted(config.teachers) if head in OF_TEACHERS else sorted(config.tasks)
     if tail.count("*") or not (head.endswith(".") and (not tail or tail.startswith("."))):
         raise ConfigError(f"space.{pattern}: `*` stands for one whole name, such as distill.task_weights.*")
     return [f"{head}{name}{tail}" for name in names]

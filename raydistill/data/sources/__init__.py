@@ -18,6 +18,8 @@ def open_source(name: str, task: TaskConfig, cache_dir: Path, progress: Callable
         "sentiment": demo.sentiment,
         "spoken_language": demo.spoken_language,
     }
+    if task.data.source == "sentiment" and task.kind == "regression":
+        return demo.sentiment_scores(cache_dir, progress)
     if task.data.source in demos:
         return demos[task.data.source](cache_dir, progress)
     return hugging_face.open_dataset(name, task, progress)

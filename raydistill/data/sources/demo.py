@@ -62,6 +62,20 @@ def sentiment(cache_dir: Path, progress: Progress) -> RawData:
     Scores above 1 are positive, below −1 negative; the others stay as rows without a label, for the teacher to
     speak on. The sentences of one editorial or one product review never cross splits.
     """
+
+    def name_of(score: float) -> str | None:
+        return None if abs(score) <= 1.0 else "positive" if score > 0 else "negative"
+
+    identity = "vaderSentiment 3.3.2, abs(score) > 1"
+    return RawData({"train": _scored(cache_dir, progress, name_of)}, ("negative", "positive"), identity)
+
+
+def sentiment_scores(cache_dir: Path, progress: Progress) -> RawData:
+    """The same sentences, each with its mean score itself, −4…4."""
+    return RawData({"train": _scored(cache_dir, progress, float)}, None, "vaderSentiment 3.3.2, scores")
+
+
+def _scored(cache_dir: Path, progress: Progress, label_of: Callable[[float], Any]) -> Callable[[], Iterator[RawRow]]:
     folder = python_sdist(SENTIMENT, SENTIMENT_SHA256, cache_dir, progress)
     archive_path = folder / "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 
@@ -74,12 +88,10 @@ def sentiment(cache_dir: Path, progress: Progress) -> RawData:
                     continue
                 for line in content.read().decode("utf-8", errors="replace").splitlines():
                     identifier, score, text = line.split("\t", 2)
-                    value = float(score)
-                    label = None if abs(value) <= 1.0 else "positive" if value > 0 else "negative"
                     document = identifier.rsplit("_", 1)[0]
-                    yield RawRow(f"{kind[1]} {identifier}", text, label, f"{kind[1]}/{document}")
+                    yield RawRow(f"{kind[1]} {identifier}", text, label_of(float(score)), f"{kind[1]}/{document}")
 
-    return RawData({"train": read}, ("negative", "positive"), "vaderSentiment 3.3.2, abs(score) > 1")
+    return read
 
 
 def spoken_language(cache_dir: Path, progress: Progress) -> RawData:

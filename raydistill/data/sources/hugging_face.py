@@ -48,8 +48,9 @@ def open_dataset(name: str, task: TaskConfig, progress: Callable[[str], None]) -
             )
     splits = {split: loaded[key] for split, key in named.items() if key in loaded}
     column = config.input_column or DEFAULT_COLUMN[task.domain]
+    labels = [("label_columns", wanted) for wanted in config.label_columns or ()]
     for split, rows in splits.items():
-        for key, wanted in (("input_column", column), ("label_column", config.label_column)):
+        for key, wanted in (("input_column", column), *(labels or [("label_column", config.label_column)])):
             if wanted not in rows.column_names:
                 raise DataError(
                     f"task {name!r}: split {split!r} has no column {wanted!r}; it has {rows.column_names}: "
@@ -60,10 +61,9 @@ def open_dataset(name: str, task: TaskConfig, progress: Callable[[str], None]) -
                 f"task {name!r}: split {split!r} has no column {config.group_column!r}; it has {rows.column_names}: "
                 f"set tasks.{name}.data.group_column"
             )
-    label = splits["train"].features[config.label_column]
-    label_names = tuple(label.names) if isinstance(label, datasets.ClassLabel) else None
+    label_names = None if task.kind == "regression" or labels else _label_names(splits["train"], config.label_column)
     names_files = task.domain != "text" and config.source != "hub"
-    readers = {split: _reader(split, rows, column, config, names_files) for split, rows in splits.items()}
+    readers = {split: _reader(split, rows, column, task, names_files) for split, rows in splits.items()}
     files = [value for rows in splits.values() for value in _strings(rows, column)] if names_files else []
     return RawData(readers, label_names, f"{config.source} {config.path} {_identity(config, splits, files)}")
 
@@ -112,11 +112,18 @@ def _local(config: DataConfig) -> Path:
     return Path(config.path or "").expanduser()
 
 
+def _label_names(rows: datasets.Dataset, column: str) -> tuple[str, ...] | None:
+    """Of a column of named classes, or of lists of them."""
+    feature = rows.features[column]
+    feature = getattr(feature, "feature", feature)
+    return tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+
+
 def _reader(
-    split: str, rows: datasets.Dataset, column: str, config: DataConfig, names_files: bool
+    split: str, rows: datasets.Dataset, column: str, task: TaskConfig, names_files: bool
 ) -> Callable[[], Iterator[RawRow]]:
     """`names_files`: strings in the column are files, relative to the source's folder."""
-    feature = rows.features[column]
+    config, feature = task.data, rows.features[column]
     # Undecoded: a corrupt file is then one bad row, not the end of the iteration.
     if isinstance(feature, datasets.Image):
         rows = rows.cast_column(column, datasets.Image(decode=False))
@@ -134,7 +141,11 @@ def _reader(
             elif isinstance(value, str) and names_files:
                 where, value = value, _file_bytes(base / value)
             group = None if config.group_column is None else str(row[config.group_column])
-            yield RawRow(where, value, _label(row[config.label_column]), group)
+            if config.label_columns:
+                yield RawRow(where, value, tuple(row[key] for key in config.label_columns), group)
+            else:
+                label = row[config.label_column]
+                yield RawRow(where, value, _label(label) if task.kind == "classification" else label, group)
 
     return read
 

@@ -1,0 +1,229 @@
+"""What each loss, feature loss, way to fuse teachers and way to balance tasks is worth, and what it costs.
+
+The demo's three tasks, where the student sees a tenth of the labels and teachers speak on all rows; two more teachers
+of clothes and one more of language, worse ones, make ensembles. Every method trains the same student from the same
+start on the same rows, seed by seed; told are test retention (the student's accuracy over that of the teachers' mean
+logits, mean of the tasks), the difference to plain distillation (KL, mean of logits, fixed weights) seed by seed, and
+milliseconds a step. Two trainings run side by side, one thread each. Prints a page in Markdown.
+
+    python benchmarks/methods.py [--steps 400] [--seeds 3] [--only losses,fusion,balancing,features,labels]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peers.methods_page import print_page
+
+if TYPE_CHECKING:
+    from raydistill.commands.known import KnownTeachers
+    from raydistill.config.models import Config
+
+LAYER = {"teacher": "resnet", "teacher_layer": "layer4", "student_layer": "trunk"}
+EXTRA = {  # worse teachers, so that there is something to choose
+    "resnet-short": {"like": "resnet", "num_epochs": 1.0, "seed": 1},
+    "resnet-hasty": {"like": "resnet", "num_epochs": 0.3, "seed": 2},
+    "wav2vec2-short": {"like": "wav2vec2", "num_epochs": 2.0, "seed": 1},
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training."""
+
+    kind: str
+    method: str
+    seed: int
+    arm: str
+    distill: dict[str, Any]
+    training: dict[str, Any]
+
+
+def methods(only: set[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """By kind and method: what its config says beside the plain one's."""
+    kinds: dict[str, dict[str, dict[str, Any]]] = {
+        "losses": {
+            name: {"loss": name} for name in ("reverse_kl", "js", "skew_kl", "dkd", "dist", "nkd", "mse")
+        } | {"kl, standardize": {"standardize": True, "temperature": 2.0}, "kl, T = 2": {"temperature": 2.0}},
+        "features": {
+            name: {"features": {"deep": {**LAYER, "loss": name, "weight": weight}}, "soft_labels": "local"}
+            for name, weight in (("hint", 0.1), ("rkd_distance", 1.0), ("rkd_angle", 1.0), ("similarity", 1.0),
+                                 ("cka", 1.0), ("contrastive", 0.1), ("attention", 10.0))
+        },
+        "fusion": {
+            name: {"fusion": name}
+            for name in ("mean_probabilities", "best", "entropy", "confidence", "aekd", "gate")
+        } | {"mean_logits, scales as they are": {"fusion_options": {"normalize_scales": False}}},
+        "balancing": {
+            name: {"balancing": name}
+            for name in ("uncertainty", "dwa", "rlw", "gls", "famo", "pcgrad", "cagrad", "mgda", "nash_mtl",
+                         "aligned_mtl", "upgrad")
+        },
+    }  # fmt: skip
+    return {kind: each for kind, each in kinds.items() if kind in only}
+
+
+def jobs_of(options: argparse.Namespace) -> list[Job]:
+    only = set(options.only.split(","))
+    found = []
+    for seed in range(options.seeds):
+        found += [Job("plain", "alone", seed, "alone", {}, {}), Job("plain", "kl", seed, "distilled", {}, {})]
+        if "labels" in only:
+            for arm in ("alone", "kl"):
+                training = {"label_fraction": 1.0}
+                found.append(Job("labels", arm, seed, "distilled" if arm == "kl" else arm, {}, training))
+        for kind, each in methods(only).items():
+            found += [Job(kind, name, seed, "distilled", changes, {}) for name, changes in each.items()]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=8_000, help="training rows of a task, at most")
+    parser.add_argument("--only", default="losses,features,fusion,balancing,labels", help="kinds of method")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+    only = set(options.only.split(","))
+    with tempfile.TemporaryDirectory() as folder:
+        config, known, ensembles = taught(options)
+        jobs, results = jobs_of(options), {}
+        began = time.monotonic()
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(2, spawn, initializer=begin, initargs=(config, known, folder)) as pool:
+            waiting = {pool.submit(train, job, index): job for index, job in enumerate(jobs)}
+            for done, future in enumerate(as_completed(waiting), start=1):
+                job = waiting[future]
+                results[job.kind, job.method, job.seed] = future.result()
+                left = (time.monotonic() - began) / done * (len(jobs) - done)
+                print(f"{done}/{len(jobs)} {job.kind} {job.method} {results[job.kind, job.method, job.seed]}, "
+                      f"{left / 60:.0f} min left", file=sys.stderr, flush=True)  # fmt: skip
+    print_page(options, {kind: list(each) for kind, each in methods(only).items()}, results, ensembles)
+
+
+def taught(options: argparse.Namespace) -> tuple[Config, KnownTeachers, dict[str, float]]:
+    """The config with its teachers trained and all that they say in the store."""
+    from raydistill.commands.experts import experts
+    from raydistill.commands.known import known_teachers
+    from raydistill.commands.labels import collect_labels
+    from raydistill.commands.ledger import Ledger
+    from raydistill.commands.preparing import load_data
+    from raydistill.commands.progress import Progress
+    from raydistill.commands.teach import teach_missing
+    from raydistill.config.loader import load_config
+    from raydistill.teachers.checkpoints import teacher_folder
+
+    demo = load_config("demo")
+    with Progress() as progress:
+        teach_missing(demo, load_data(demo, progress), progress)
+    content = demo.model_dump(mode="json")
+    for name, extra in EXTRA.items():
+        like = content["teachers"][extra["like"]]
+        train = {**like["train"], "num_epochs": extra["num_epochs"], "seed": extra["seed"]}
+        content["teachers"][name] = {**like, "train": train}
+    for name in demo.teachers:
+        content["teachers"][name]["checkpoint"] = str(teacher_folder(demo, name))
+    for task in content["tasks"].values():
+        task["data"].update(max_train=options.rows, num_views=1, max_validation=600, max_test=2_000)
+    content["training"].update(num_steps=options.steps, evaluate_every=options.steps // 2)
+    content["distill"].update(soft_labels="stored")
+    config = load_config(content)
+    with Progress() as progress:
+        data = load_data(config, progress)
+        teach_missing(config, data, progress)
+        label_names = {name: task.label_names for name, task in data.items()}
+        # Features of a layer are asked for in every run that wants them; all else comes from the store.
+        asking = {name: {**LAYER, "loss": name} for name in ("hint", "attention")}
+        probing = load_config(
+            config.model_dump(mode="json"), ["distill.soft_labels=local", f"distill.features={asking}"]
+        )
+        with experts(probing, label_names, progress) as at_hand:
+            labels = collect_labels(config, data, at_hand, progress, Ledger(), with_train=True)
+            known = known_teachers(probing, at_hand, labels, data)
+        ensembles = labels.ensemble_accuracy(data, "test")
+    return config, known, ensembles
+
+
+_here: tuple[Any, ...] = ()
+
+
+def begin(config: Config, known: KnownTeachers, folder: str) -> None:
+    """Of a process that trains."""
+    global _here
+    import torch
+
+    from raydistill.data.dataset import load_task_data
+
+    torch.set_num_threads(1)
+    cache = Path(config.cache_dir).expanduser()
+    _here = (
+        config,
+        known,
+        Path(folder),
+        {name: load_task_data(name, task, cache) for name, task in config.tasks.items()},
+    )
+
+
+def train(job: Job, index: int) -> tuple[dict[str, float], float]:
+    """Test accuracy by task, and milliseconds a step."""
+    from dataclasses import replace
+    from functools import partial
+
+    import torch
+    from filelock import FileLock
+
+    from raydistill.commands.experts import _load
+    from raydistill.commands.known import source_plan
+    from raydistill.commands.students import make_student
+    from raydistill.config.loader import load_config
+    from raydistill.student.model import Student
+    from raydistill.student.predicting import predict_split
+    from raydistill.training.checkpoint import BEST
+    from raydistill.training.loop import train_student
+    from raydistill.training.plan import TrainingPlan
+
+    base, known, folder, data = _here
+    content = base.model_dump(mode="json")
+    content["distill"].update(job.distill)
+    content["training"].update(job.training)
+    content["seed"] = job.seed
+    config = load_config(content)
+    initial = folder / f"initial-{job.seed}"
+    with FileLock(folder / "lock"):
+        if not initial.exists():
+            make_student(config, data, job.seed, initial)
+    label_names = {name: task.label_names for name, task in data.items()}
+    features = config.distill.features
+    ways = {"local": partial(_load, config, label_names)} if features else {}
+    shapes = {
+        name: known.feature_shapes["attention" if each.loss == "attention" else "hint"]
+        for name, each in features.items()
+    }
+    own = replace(known, ways=ways, feature_shapes=shapes)
+    run = folder / str(index)
+    taught = job.arm == "distilled"
+    plan = TrainingPlan(
+        config, job.arm, job.seed, initial, run, run / "tensorboard", known.ensemble_accuracy,
+        known.standings if taught else {}, source_plan(config, data, own) if taught else None, shapes,
+    )  # fmt: skip
+    state = train_student(plan, data)
+    student = Student.from_pretrained(str(initial))
+    student.load_state_dict(torch.load(run / BEST, weights_only=True))
+    said = {name: predict_split(student.eval(), name, task.test) for name, task in data.items()}
+    found = {name: student.tasks[name].metric(said[name], task.test.labels) for name, task in data.items()}
+    return found, state.wall_s / config.training.num_steps * 1e3
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The page that benchmarks/methods.py prints."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import statistics
+from importlib.metadata import version
+from typing import Any
+
+from raydistill.evaluation.assemble import machine
+
+CLEAR = 2.0  # standard errors
+
+
+def print_page(
+    options: argparse.Namespace, kinds: dict[str, list[str]], results: dict[Any, Any], ensembles: dict[str, float]
+) -> None:
+    """All tables.
+
+    Args:
+        kinds: names of methods.
+        results: by kind, method and seed: test accuracy by task, and milliseconds a step.
+        ensembles: test accuracy of the teachers' mean logits, by task.
+    """
+    print("## Measured\n")
+    print(
+        f"{datetime.date.today()}, {machine()}; torch {version('torch')}. The demo's tasks with {options.rows:,} "
+        f"training rows each at most and three more teachers, {options.steps} steps, {options.seeds} seeds; two "
+        "trainings side by side, one thread each (`python benchmarks/methods.py`).\n"
+    )
+    seeds = range(options.seeds)
+
+    def retention(kind: str, method: str) -> list[float]:
+        return [
+            statistics.mean(results[kind, method, seed][0][task] / ensembles[task] for task in ensembles)
+            for seed in seeds
+        ]
+
+    def ms(kind: str, method: str) -> float:
+        return statistics.mean(results[kind, method, seed][1] for seed in seeds)
+
+    plain, plain_ms = retention("plain", "kl"), ms("plain", "kl")
+    together = ", ".join(f"{task} {value:.3f}" for task, value in ensembles.items())
+    print(f"Retention 1 is the teachers' mean logits: {together}.\n")
+    if "labels" in options.only.split(","):
+        kinds = {"labels": ["alone", "kl"], **kinds}
+    head = "| | " + " | ".join(ensembles) + " | retention | against plain distillation | ms a step |\n"
+    head += "|---|" + "--:|" * (len(ensembles) + 1) + "---|--:|"
+    titles = {
+        "losses": "Soft losses",
+        "features": "Feature losses on the last layer of `resnet`, which is asked in every step", "fusion": "Fusing teachers", "balancing": "Balancing tasks", "labels": "With all labels instead of a tenth",
+    }  # fmt: skip
+    helped: dict[str, list[str]] = {"better": [], "worse": [], "no clear difference": []}
+    for kind, names in kinds.items():
+        print(f"### {titles[kind]}\n\n{head}")
+        rows = [("plain", "alone"), ("plain", "kl")] if kind != "labels" else []
+        for row_kind, name in itertools.chain(rows, [(kind, name) for name in names]):
+            values = retention(row_kind, name)
+            accuracy = [spread([results[row_kind, name, seed][0][task] for seed in seeds]) for task in ensembles]
+            verdict = ""
+            if (row_kind, name) != ("plain", "kl"):
+                differences = [a - b for a, b in zip(values, plain, strict=True)]
+                word, verdict = compared(differences)
+                if row_kind == kind and kind != "labels":
+                    helped[word].append(f"`{name}`")
+            label = {"alone": "student alone", "kl": "plain distillation"}.get(name, f"`{name}`")
+            print(f"| {label} | {' | '.join(accuracy)} | {spread(values)} | {verdict} | {ms(row_kind, name):.0f} |")
+        print()
+    for word, names in helped.items():
+        text = ", ".join(dict.fromkeys(names)) or "none"
+        than = (
+            ""
+            if word == "no clear difference"
+            else f" than plain distillation, by {CLEAR:g} standard errors over seeds"
+        )
+        print(f"**{word[0].upper()}{word[1:]}**{than}: {text}.\n")
+    gradient = [ms("balancing", name) for name in ("pcgrad", "cagrad", "mgda", "nash_mtl", "aligned_mtl", "upgrad")
+                if ("balancing", name, 0) in results]  # fmt: skip
+    scalar = [
+        ms("balancing", name) for name in ("uncertainty", "dwa", "rlw", "gls") if ("balancing", name, 0) in results
+    ]
+    if gradient:
+        print(
+            f"Cost of balancing, against {plain_ms:.0f} ms of the fixed weights: by losses "
+            f"{statistics.mean(scalar) / plain_ms:.2f}, by gradients {statistics.mean(gradient) / plain_ms:.2f}, `famo`, which looks twice, "
+            f"{ms('balancing', 'famo') / plain_ms:.2f}."
+        )
+
+
+def compared(differences: list[float]) -> tuple[str, str]:
+    mean = statistics.mean(differences)
+    error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else float("inf")
+    word = "better" if mean > CLEAR * error else "worse" if mean < -CLEAR * error else "no clear difference"
+    return word, f"{mean:+.3f} ± {error:.3f} {word}"
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values) if len(values) > 1 else 0.0:.3f}"
