@@ -6,7 +6,7 @@ start on the same rows, seed by seed; told are test retention (the student's acc
 logits, mean of the tasks), the difference to plain distillation (KL, mean of logits, fixed weights) seed by seed, and
 milliseconds a step. Two trainings run side by side, one thread each. Prints a page in Markdown.
 
-    python benchmarks/methods.py [--steps 400] [--seeds 3] [--only losses,fusion,balancing,features,labels]
+    python benchmarks/methods.py [--steps 300] [--seeds 3] [--only losses,fusion,balancing,features,labels]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from raydistill.commands.known import KnownTeachers
     from raydistill.config.models import Config
 
-LAYER = {"teacher": "resnet", "teacher_layer": "layer4", "student_layer": "trunk"}
+LAYER = {"teacher": "resnet", "teacher_layer": "network.layer4", "student_layer": "trunk"}
 EXTRA = {  # worse teachers, so that there is something to choose
     "resnet-short": {"like": "resnet", "num_epochs": 1.0, "seed": 1},
     "resnet-hasty": {"like": "resnet", "num_epochs": 0.3, "seed": 2},
@@ -88,9 +88,9 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=8_000, help="training rows of a task, at most")
+    parser.add_argument("--rows", type=int, default=6_000, help="training rows of a task, at most")
     parser.add_argument("--only", default="losses,features,fusion,balancing,labels", help="kinds of method")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -136,7 +136,11 @@ def taught(options: argparse.Namespace) -> tuple[Config, KnownTeachers, dict[str
         content["teachers"][name]["checkpoint"] = str(teacher_folder(demo, name))
     for task in content["tasks"].values():
         task["data"].update(max_train=options.rows, num_views=1, max_validation=600, max_test=2_000)
-    content["training"].update(num_steps=options.steps, evaluate_every=options.steps // 2)
+    # Smaller than the demo's, so that all methods can be tried in under an hour.
+    content["student"].update(width=64, depth=2)
+    content["training"].update(
+        num_steps=options.steps, evaluate_every=options.steps // 2, batch_size=24, task_batch_size={}
+    )
     content["distill"].update(soft_labels="stored")
     config = load_config(content)
     with Progress() as progress:
@@ -152,7 +156,8 @@ def taught(options: argparse.Namespace) -> tuple[Config, KnownTeachers, dict[str
             labels = collect_labels(config, data, at_hand, progress, Ledger(), with_train=True)
             known = known_teachers(probing, at_hand, labels, data)
         ensembles = labels.ensemble_accuracy(data, "test")
-    return config, known, ensembles
+    # The teachers themselves stay here: whoever wants features loads his own.
+    return config, replace(known, ways={}), ensembles
 
 
 _here: tuple[Any, ...] = ()
@@ -177,7 +182,6 @@ def begin(config: Config, known: KnownTeachers, folder: str) -> None:
 
 def train(job: Job, index: int) -> tuple[dict[str, float], float]:
     """Test accuracy by task, and milliseconds a step."""
-    from dataclasses import replace
     from functools import partial
 
     import torch

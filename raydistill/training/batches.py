@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from raydistill.soft_labels.layers import layer_of
 from raydistill.soft_labels.source import StepViews
 from raydistill.soft_labels.targets import SoftTargets
 from raydistill.student.model import Student
+from raydistill.tasks import Task, task_of
 from raydistill.training.plan import Arm
 from raydistill.training.sampler import TaskSampler, labelled_rows
 from raydistill.training.step import TaskBatch
@@ -23,10 +25,11 @@ from raydistill.training.step import TaskBatch
 
 @dataclass(frozen=True)
 class TaskRows:
-    """A task's sampler and the labels that the student may see ([num_rows], −1 = hidden)."""
+    """A task's sampler and the labels that the student may see, of all rows; the others are hidden."""
 
+    task: Task
     sampler: TaskSampler
-    visible_labels: NDArray[np.int64]
+    visible_labels: NDArray[Any]
 
 
 def plan_rows(config: Config, data: dict[str, TaskData], arm: Arm, seed: int, num_ranks: int) -> dict[str, TaskRows]:
@@ -37,16 +40,13 @@ def plan_rows(config: Config, data: dict[str, TaskData], arm: Arm, seed: int, nu
     """
     planned = {}
     for name, task in config.tasks.items():
-        labels = data[name].train.labels
-        shown = labelled_rows(labels, config.training.label_fraction, name, seed)
-        visible = np.full_like(labels, -1)
-        visible[shown] = labels[shown]
+        labels, of = data[name].train.labels, task_of(data[name])
+        shown = labelled_rows(labels, config.training.label_fraction, of, seed)
         rows = shown if arm == "alone" else np.arange(len(labels))
         batch_size = config.training.task_batch_size.get(name, config.training.batch_size)
         num_views = None if arm == "alone" and task.num_views else task.num_views
-        planned[name] = TaskRows(
-            TaskSampler(seed, name, rows, batch_size * num_ranks, num_views, data[name].train.lengths), visible
-        )
+        sampler = TaskSampler(seed, name, rows, batch_size * num_ranks, num_views, data[name].train.lengths)
+        planned[name] = TaskRows(of, sampler, of.hide(labels, shown))
     return planned
 
 
@@ -91,7 +91,7 @@ class BatchMaker:
         totals = {}
         for name, task_rows in self.rows.items():
             drawn = np.concatenate([task_rows.sampler.micro_batch(step).rows for step in micro_steps])
-            totals[name] = (len(drawn), int((task_rows.visible_labels[drawn] >= 0).sum()))
+            totals[name] = (len(drawn), task_rows.task.count_labelled(task_rows.visible_labels[drawn]))
         return totals
 
     def task_batches(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.data.ordering import shuffled_batches
+from raydistill.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -67,17 +69,15 @@ class TaskSampler:
         return MicroBatch(rows, 1 + epoch % self.num_views if self.num_views else 0)
 
 
-def labelled_rows(labels: NDArray[np.int64], fraction: float, task: str, seed: int) -> NDArray[np.int64]:
+def labelled_rows(labels: NDArray[Any], fraction: float, task: Task, seed: int) -> NDArray[np.int64]:
     """The training rows whose label the student sees: `fraction` of the labelled ones, drawn by seed, sorted.
 
     At least one row of every class stays, so that the student alone can know that the class exists.
     """
-    candidates = np.flatnonzero(labels >= 0)
+    candidates = np.flatnonzero(task.is_labelled(labels))
     if fraction >= 1.0:
         return candidates
-    entropy = int.from_bytes(hashlib.sha256(f"labels/{task}".encode()).digest()[:8], "big")
+    entropy = int.from_bytes(hashlib.sha256(f"labels/{task.name}".encode()).digest()[:8], "big")
     order = np.random.default_rng([entropy, seed]).permutation(candidates)
     kept = order[: max(1, round(fraction * len(order)))]
-    missing = np.setdiff1d(np.unique(labels[candidates]), labels[kept])
-    firsts = [order[labels[order] == label][0] for label in missing]
-    return np.sort(np.concatenate([kept, np.array(firsts, dtype=kept.dtype)]))
+    return np.sort(np.concatenate([kept, task.must_show(labels, kept, order)]))

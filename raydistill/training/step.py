@@ -20,10 +20,11 @@ from raydistill.training.features import FeatureMatcher, StudentTaps
 class TaskBatch:
     """One task's part of a micro-batch, on the student's device.
 
-    `hard_labels` [batch] int64, −1 where the student may not see one. `teacher_logits` [teachers, batch, num_classes],
-    NaN where one said nothing, or None for a student alone. `heard` [batch] bool: rows that a teacher spoke on; None:
-    all. `features` by name of a feature loss: the teacher's, [batch, channels] or [batch, positions, channels]. The
-    counts are those of the whole optimizer step: all micro-batches, all ranks.
+    `hard_labels` [batch] int64, −1 where the student may not see one; of other kinds [batch, labels], NaN where it may
+    not. `teacher_logits` [teachers, batch, num_classes], NaN where one said nothing, or None for a student alone.
+    `heard` [batch] bool: rows that a teacher spoke on; None: all. `features` by name of a feature loss: the teacher's,
+    [batch, channels] or [batch, positions, channels]. The counts are those of the whole optimizer step: all
+    micro-batches, all ranks.
     """
 
     inputs: dict[str, Tensor]

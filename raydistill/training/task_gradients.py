@@ -46,11 +46,11 @@ class TaskGradients:
         if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             # Losses are divided by counts over all ranks: their sum is the average that is wanted.
             torch.distributed.all_reduce(rows)
-            flat = torch.cat(
-                [(torch.zeros_like(each) if each.grad is None else each.grad).flatten() for each in self.others]
-            )
-            torch.distributed.all_reduce(flat)
-            _into(self.others, flat)
+            others = [(torch.zeros_like(each) if each.grad is None else each.grad).flatten() for each in self.others]
+            if others:
+                flat = torch.cat(others)
+                torch.distributed.all_reduce(flat)
+                _into(self.others, flat)
         return rows
 
     def write(self, gradient: Tensor) -> None:
