@@ -15,7 +15,7 @@ from raydistill.commands.known import known_teachers, source_plan
 from raydistill.commands.labels import collect_labels
 from raydistill.commands.ledger import Ledger
 from raydistill.commands.preflight import preflight
-from raydistill.commands.preparing import as_config, check_store, load_data
+from raydistill.commands.preparing import as_config, check_store, load_data, with_scales
 from raydistill.commands.progress import Progress
 from raydistill.commands.teach import teach_missing
 from raydistill.config.models import Config
@@ -130,9 +130,9 @@ def _search(
         data = load_data(config, progress)
         teach_missing(config, data, progress)
         label_names = {name: task.label_names for name, task in data.items()}
-        ahead = config.store.fill or config.distill.soft_labels == "stored"
+        ahead, seen = config.store.fill or config.distill.soft_labels == "stored", with_scales(config, data)
         with _timed(seconds, "labelling_s"):
-            at_hand = teaching.enter_context(experts(config, label_names, progress, students_elsewhere=True))
+            at_hand = teaching.enter_context(experts(seen, label_names, progress, students_elsewhere=True))
             labels = collect_labels(config, data, at_hand, progress, Ledger(folder / ASKED), with_train=ahead)
         known = known_teachers(config, at_hand, labels, data)
         asked_again = bool(source_plan(config, data, known).checked(progress.event).ways)

@@ -19,6 +19,8 @@ from raydistill.commands.experts import experts
 from raydistill.commands.known import KnownTeachers, known_teachers, source_plan
 from raydistill.commands.labels import collect_labels, training_jobs
 from raydistill.commands.ledger import Ledger
+from raydistill.commands.preparing import with_scales
+from raydistill.commands.methods_check import check_methods
 from raydistill.commands.progress import Progress
 from raydistill.commands.run_folder import write_atomically
 from raydistill.commands.students import make_student
@@ -85,6 +87,7 @@ def run_arm(setting: Setting, config: Config, arm: Arm, folder: Path, report: Ca
         write_atomically(folder / "config.yaml", dump_config(config))
         cache = Path(config.cache_dir).expanduser()
         data = {name: load_task_data(name, task, cache) for name, task in config.tasks.items()}
+        check_methods(config, {name: len(task.label_names) for name, task in data.items()})
         with _known(setting, config, data, folder) as known:
             initial = _initial_student(setting, config, data)
             shape = student_models(Student.from_pretrained(str(initial)).eval(), data)["student"]
@@ -152,7 +155,7 @@ def _known(setting: Setting, config: Config, data: dict[str, TaskData], folder: 
         return
     with Progress(folder / "log.txt") as progress:
         label_names = {name: task.label_names for name, task in data.items()}
-        with experts(config, label_names, progress) as at_hand:
+        with experts(with_scales(config, data), label_names, progress) as at_hand:
             ahead = config.distill.soft_labels == "stored"
             labels = collect_labels(config, data, at_hand, progress, Ledger(folder / ASKED), with_train=ahead)
             yield known_teachers(config, at_hand, labels, data)

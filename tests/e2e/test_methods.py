@@ -76,34 +76,11 @@ def test_features_travel_and_are_learned_from(lab: Lab, way: str) -> None:
         assert max(differing(other, run).values(), default=0.0) < 1e-4
 
 
-@pytest.mark.parametrize(
-    ("features", "more", "words"),
-    [
-        ({"deep": {**LAYER, "teacher_layer": "layers.9"}}, {}, ["'expert'", "'layers.9'", "did you mean"]),
-        ({"deep": {**LAYER, "student_layer": "trunk.block.0"}}, {}, ["trunk.block.0", "did you mean 'trunk.blocks.0'"]),
-        ({"deep": {**LAYER, "loss": "attention"}}, {}, ["layers.2", "no positions", "expert"]),
-        ({"deep": LAYER}, {"soft_labels": "stored"}, ["features (deep)", "stored", "auto, local or remote"]),
-        ({"deep": {**LAYER, "teacher": "nobody"}}, {}, ["distill.features.deep.teacher", "nobody", "expert"]),
-        ({"deep": {**LAYER, "loss": "hints"}}, {}, ["distill.features.deep.loss", "'hint'"]),
-    ],
-)
-def test_features_that_cannot_be_are_refused(
-    lab: Lab, features: dict[str, Any], more: dict[str, Any], words: list[str]
-) -> None:
-    config = lab.config(distill={"soft_labels": "local", **more, "features": features})
-    assert_refused(lab.run("distill", config, "--out", lab.new("run")), *words)
-
-
-def test_a_loss_that_needs_every_logit_is_refused_with_a_store_of_the_best_few(lab: Lab) -> None:
-    for distill, word in (({"loss": "dist"}, "'dist'"), ({"standardize": True}, "distill.standardize")):
-        config = lab.config(distill=distill, store={"top_k": 3})
-        assert_refused(lab.run("distill", config, "--out", lab.new("run")), word, "the best 3 of 10", "store.top_k")
-
-
-def test_an_unknown_method_lists_the_known_ones(lab: Lab) -> None:
-    for key, known in (("loss", "'dkd'"), ("fusion", "'entropy'"), ("balancing", "'upgrad'")):
-        done = lab.run("distill", lab.config(distill={key: "best-ever"}), "--out", lab.new("run"))
-        assert_refused(done, f"distill.{key}", known)
+def test_a_layer_that_is_not_there_is_one_line_before_anything_trains(lab: Lab) -> None:
+    features = {"deep": {**LAYER, "teacher_layer": "layers.9"}}
+    config, out = lab.config(distill={"soft_labels": "local", "features": features}), lab.new("run")
+    assert_refused(lab.run("distill", config, "--out", out), "'expert'", "'layers.9'", "did you mean")
+    assert not (out / "checkpoints").exists()
 
 
 def test_experts_and_balanced_tasks_are_told_in_the_report(lab: Lab) -> None:

@@ -6,7 +6,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raydistill.tasks import make_task
 from raydistill.training.sampler import TaskSampler, labelled_rows
+
+TASK = make_task("classification", "task", "text", tuple("abcde"))
 
 
 @given(st.integers(1, 80), st.integers(1, 20), st.integers(0, 3), st.integers(0, 10_000), st.integers(1, 4))
@@ -38,6 +41,6 @@ def test_an_epoch_sees_every_row_once_when_batches_divide_it(batch_size: int, nu
 @given(st.lists(st.integers(-1, 4), min_size=1, max_size=200), st.floats(0.01, 1.0), st.integers(0, 5))
 def test_hidden_labels_keep_every_class_and_no_unlabelled_row(labels: list[int], fraction: float, seed: int) -> None:
     array = np.array(labels)
-    kept = labelled_rows(array, fraction, "task", seed)
+    kept = labelled_rows(array, fraction, TASK, seed)
     assert (array[kept] >= 0).all() and len(np.unique(kept)) == len(kept)
     assert set(array[kept]) == set(array[array >= 0])
