@@ -4,14 +4,17 @@ The demo's three tasks, where the student sees a tenth of the labels and teacher
 of clothes and one more of language, worse ones, make ensembles. Every method trains the same student from the same
 start on the same rows, seed by seed; told are test retention (the student's accuracy over that of the teachers' mean
 logits, mean of the tasks), the difference to plain distillation (KL, mean of logits, fixed weights) seed by seed, and
-milliseconds a step. Two trainings run side by side, one thread each. Prints a page in Markdown.
+milliseconds a step. Two trainings run side by side, one thread each. Prints a page in Markdown. With `--keep FILE`
+every finished training is kept there, and a second call with the same settings does only what is missing.
 
-    python benchmarks/methods.py [--steps 300] [--seeds 3] [--only losses,fusion,balancing,features,labels]
+    python benchmarks/methods.py [--steps 300] [--seeds 3] [--keep FILE]
+                                 [--only losses,fusion,balancing,features,labels]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import sys
@@ -53,7 +56,8 @@ def methods(only: set[str]) -> dict[str, dict[str, dict[str, Any]]]:
     kinds: dict[str, dict[str, dict[str, Any]]] = {
         "losses": {
             name: {"loss": name} for name in ("reverse_kl", "js", "skew_kl", "dkd", "dist", "nkd", "mse")
-        } | {"kl, standardize": {"standardize": True, "temperature": 2.0}, "kl, T = 2": {"temperature": 2.0}},
+        } | {"kl, standardize": {"standardize": True, "temperature": 2.0}, "kl, T = 2": {"temperature": 2.0},
+               "dkd, β = 1": {"loss": "dkd", "loss_options": {"dkd": {"beta": 1.0}}}},
         "features": {
             name: {"features": {"deep": {**LAYER, "loss": name, "weight": weight}}, "soft_labels": "local"}
             for name, weight in (("hint", 0.1), ("rkd_distance", 1.0), ("rkd_angle", 1.0), ("similarity", 1.0),
@@ -92,13 +96,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=6_000, help="training rows of a task, at most")
     parser.add_argument("--only", default="losses,features,fusion,balancing,labels", help="kinds of method")
+    parser.add_argument("--keep", type=Path, help="finished trainings, a line each")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
 
     only = set(options.only.split(","))
     with tempfile.TemporaryDirectory() as folder:
         config, known, ensembles = taught(options)
-        jobs, results = jobs_of(options), {}
+        results = kept(options.keep)
+        jobs = [job for job in jobs_of(options) if (job.kind, job.method, job.seed) not in results]
         began = time.monotonic()
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(2, spawn, initializer=begin, initargs=(config, known, folder)) as pool:
@@ -106,10 +112,25 @@ def main() -> None:
             for done, future in enumerate(as_completed(waiting), start=1):
                 job = waiting[future]
                 results[job.kind, job.method, job.seed] = future.result()
+                keep(options.keep, job, *future.result())
                 left = (time.monotonic() - began) / done * (len(jobs) - done)
                 print(f"{done}/{len(jobs)} {job.kind} {job.method} {results[job.kind, job.method, job.seed]}, "
                       f"{left / 60:.0f} min left", file=sys.stderr, flush=True)  # fmt: skip
     print_page(options, {kind: list(each) for kind, each in methods(only).items()}, results, ensembles)
+
+
+def kept(file: Path | None) -> dict[tuple[str, str, int], tuple[dict[str, float], float]]:
+    """What earlier calls have finished."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file and file.is_file() else []
+    found = [json.loads(line) for line in lines]
+    return {(each["kind"], each["method"], each["seed"]): (each["accuracy"], each["ms"]) for each in found}
+
+
+def keep(file: Path | None, job: Job, accuracy: dict[str, float], ms: float) -> None:
+    if file:
+        line = {"kind": job.kind, "method": job.method, "seed": job.seed, "accuracy": accuracy, "ms": ms}
+        with file.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(line) + "\n")
 
 
 def taught(options: argparse.Namespace) -> tuple[Config, KnownTeachers, dict[str, float]]:

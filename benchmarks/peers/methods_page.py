@@ -50,8 +50,11 @@ def print_page(
     head += "|---|" + "--:|" * (len(ensembles) + 1) + "---|--:|"
     titles = {
         "losses": "Soft losses",
-        "features": "Feature losses on the last layer of `resnet`, which is asked in every step", "fusion": "Fusing teachers", "balancing": "Balancing tasks", "labels": "With all labels instead of a tenth",
-    }  # fmt: skip
+        "features": "Feature losses on the last layer of `resnet`, which is asked in every step",
+        "fusion": "Fusing teachers",
+        "balancing": "Balancing tasks",
+        "labels": "With all labels instead of a tenth",
+    }
     helped: dict[str, list[str]] = {"better": [], "worse": [], "no clear difference": []}
     for kind, names in kinds.items():
         print(f"### {titles[kind]}\n\n{head}")
@@ -82,10 +85,11 @@ def print_page(
         ms("balancing", name) for name in ("uncertainty", "dwa", "rlw", "gls") if ("balancing", name, 0) in results
     ]
     if gradient:
+        costs = (statistics.mean(scalar), statistics.mean(gradient), ms("balancing", "famo"))
+        by_losses, by_gradients, famo = (f"{cost / plain_ms:.2f}" for cost in costs)
         print(
-            f"Cost of balancing, against {plain_ms:.0f} ms of the fixed weights: by losses "
-            f"{statistics.mean(scalar) / plain_ms:.2f}, by gradients {statistics.mean(gradient) / plain_ms:.2f}, `famo`, which looks twice, "
-            f"{ms('balancing', 'famo') / plain_ms:.2f}."
+            f"Cost of balancing, against {plain_ms:.0f} ms of the fixed weights: by losses {by_losses}, by gradients "
+            f"{by_gradients}, `famo`, which looks twice, {famo}."
         )
 
 

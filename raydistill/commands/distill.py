@@ -18,7 +18,7 @@ from raydistill.commands.labels import collect_labels
 from raydistill.commands.ledger import Ledger
 from raydistill.commands.methods_check import check_methods
 from raydistill.commands.preflight import preflight
-from raydistill.commands.preparing import as_config, check_store, load_data
+from raydistill.commands.preparing import as_config, check_store, load_data, with_scales
 from raydistill.commands.progress import Progress
 from raydistill.commands.report import draw
 from raydistill.commands.run_folder import RunFolder, open_run, write_atomically
@@ -94,7 +94,7 @@ def distill(
         teach_missing(config, data, progress)
         label_names = {name: task.label_names for name, task in data.items()}
         with contextlib.ExitStack() as teaching:
-            at_hand = teaching.enter_context(experts(config, label_names, progress))
+            at_hand = teaching.enter_context(experts(with_scales(config, data), label_names, progress))
             ahead = config.distill.soft_labels == "stored"
             labels = collect_labels(config, data, at_hand, progress, Ledger(folder.ledger), with_train=ahead)
             folder.check_inputs(
@@ -177,7 +177,7 @@ def _result(plan: TrainingPlan, state: TrainingState, data: dict[str, TaskData])
         arm=plan.arm,
         seed=plan.seed,
         test_logits={name: predict_split(student, name, task.test) for name, task in data.items()},
-        num_labelled={name: int((each.visible_labels >= 0).sum()) for name, each in rows.items()},
+        num_labelled={name: each.task.count_labelled(each.visible_labels) for name, each in rows.items()},
         curve=state.curve,
         best_step=state.best_step,
         best_score=state.best_score,

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
@@ -16,11 +15,14 @@ from rich.table import Table
 from raydistill.commands.preparing import as_config, load_data
 from raydistill.commands.progress import Progress
 from raydistill.commands.run_folder import RunFolder, write_atomically
+from raydistill.config.models import Config
 from raydistill.config.text import expand
 from raydistill.data.dataset import Split, TaskData
 from raydistill.errors import ConfigError, DataError
 from raydistill.student.model import Student
-from raydistill.student.predicting import predict_split
+from raydistill.student.predicting import own_task, predict_split
+from raydistill.tasks import Task
+from raydistill.tasks.regression import Regression
 
 
 def evaluate(
@@ -51,18 +53,19 @@ def evaluate(
     if strangers:
         raise ConfigError(f"tasks {strangers} differ from those of the student {sorted(student.tasks)}")
     with Progress() as progress:
-        data = load_data(config, progress)
+        tasks = {name: own_task(student, name) for name in student.tasks}
+        data = load_data(_in_the_students_units(config, tasks), progress)
         results = {}
-        for name, task in student.tasks.items():
+        for name, task in tasks.items():
             progress.say(f"evaluating {name} on {split}")
             rows: Split = getattr(data[name], split)
-            labels = _in_the_students_order(name, data[name], rows, task.label_names)
+            labels = _in_the_students_order(data[name], rows, task)
             logits = predict_split(student, name, rows)
             results[name] = {
                 "split": split,
                 "metric": task.metric_name,
                 "value": task.metric(logits, labels),
-                "num_rows": int((labels >= 0).sum()),
+                "num_rows": task.count_labelled(labels),
                 **task.details(logits, labels),
             }
     where = (expand(out) if out is not None else folder.path).absolute()
@@ -72,25 +75,36 @@ def evaluate(
     return results
 
 
-def _in_the_students_order(name: str, data: TaskData, rows: Split, label_names: tuple[str, ...]) -> NDArray[np.int64]:
-    """The rows' labels as positions in the student's head; new data may have fewer classes, in any order."""
-    unknown = [label for label in data.label_names if label not in label_names]
+def _in_the_students_units(config: Config, tasks: dict[str, Task]) -> Config:
+    """New numbers are standardised as those were that the student learned from."""
+    content = config.model_dump(mode="json")
+    for name, task in tasks.items():
+        if isinstance(task, Regression):
+            content["tasks"][name]["data"]["label_scales"] = dict(zip(task.label_names, task.scales, strict=True))
+    return Config.model_validate(content)
+
+
+def _in_the_students_order(data: TaskData, rows: Split, task: Task) -> NDArray[Any]:
+    """The rows' labels in the order of the student's head; new data may have fewer names, in any order."""
+    unknown = [label for label in data.label_names if label not in task.label_names]
     if unknown:
         raise DataError(
-            f"task {name!r}: the data has labels {unknown} that the student does not know; it knows {list(label_names)}"
+            f"task {task.name!r}: the data has labels {unknown} that the student does not know; it knows "
+            f"{list(task.label_names)}"
         )
-    positions = np.array([*(label_names.index(label) for label in data.label_names), -1], dtype=np.int64)
-    return positions[rows.labels]
+    return task.relabel(rows.labels, data.label_names)
 
 
 def _print(results: dict[str, dict[str, Any]]) -> None:
     table = Table()
-    details = [key for key in next(iter(results.values())) if key not in ("split", "metric", "value", "num_rows")]
+    common = ("split", "metric", "value", "num_rows")
+    # Kinds of task have details of their own.
+    details = list(dict.fromkeys(key for result in results.values() for key in result if key not in common))
     for heading in ("task", "split", "rows", "metric", "value", *details):
         table.add_column(heading.replace("_", " "))
     for name, result in results.items():
         table.add_row(
             escape(name), result["split"], f"{result['num_rows']:,}", result["metric"], f"{result['value']:.3f}",
-            *(f"{result[key]:.3f}" for key in details),
+            *(f"{result[key]:.3f}" if key in result else "" for key in details),
         )  # fmt: skip
     Console().print(table)

@@ -14,7 +14,7 @@ from raydistill.commands.experts import experts
 from raydistill.commands.labels import Labels, collect_labels, label_job
 from raydistill.commands.ledger import Ledger
 from raydistill.commands.preflight import how_many_fit, preflight_label
-from raydistill.commands.preparing import as_config, check_store, load_data
+from raydistill.commands.preparing import as_config, check_store, load_data, with_scales
 from raydistill.commands.progress import Progress
 from raydistill.commands.run_folder import run_path
 from raydistill.commands.teach import teach_missing
@@ -23,6 +23,7 @@ from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
 from raydistill.soft_labels.source import TeacherCost, total_cost
 from raydistill.soft_labels.tables import RunTables
+from raydistill.tasks import task_of
 from raydistill.teachers.labelling import check_teacher
 
 SPLITS = ("validation", "test", "train")
@@ -60,14 +61,14 @@ def _in_this_process(config: Config, progress: Progress) -> Labels:
     data = load_data(config, progress)
     teach_missing(config, data, progress)
     label_names = {name: task.label_names for name, task in data.items()}
-    with experts(config, label_names, progress) as at_hand:
+    with experts(with_scales(config, data), label_names, progress) as at_hand:
         return collect_labels(config, data, at_hand, progress, Ledger(), with_train=True)
 
 
 def _with_ray_data(config: Config, progress: Progress) -> Labels:
     data = load_data(config, progress)
     teach_missing(config, data, progress)
-    labels = Labels(config.distill)
+    labels, config = Labels(config.distill), with_scales(config, data)
     for name, teacher in config.teachers.items():
         _label_one(config, name, data[teacher.task], labels, progress)
     return labels
@@ -93,8 +94,8 @@ def _label_one(config: Config, name: str, data: TaskData, labels: Labels, progre
         nonlocal checked
         if not checked and validation.complete:
             logits = validation.read(np.arange(validation.num_rows))
-            accuracy = check_teacher(name, data, logits, teacher.allow_chance_level)
-            progress.say(f"teachers: {name}: own accuracy on validation {accuracy:.3f}")
+            score = check_teacher(name, data, logits, teacher.allow_chance_level)
+            progress.say(f"teachers: {name}: own {task_of(data).metric_name} on validation {score:.3f}")
             checked = True
 
     def on_written(done: int, of: int) -> None:

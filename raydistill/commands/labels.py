@@ -20,6 +20,7 @@ from raydistill.data.dataset import TaskData
 from raydistill.fusion.fuser import ensemble
 from raydistill.fusion.standing import Standing, logit_scale
 from raydistill.soft_labels.source import TeacherCost, add_costs
+from raydistill.tasks import task_of
 from raydistill.teachers.labelling import LabelJob, check_teacher, label_split, read_labels, training_views
 
 Logits = NDArray[np.float16]
@@ -55,8 +56,11 @@ class Labels:
         return {task: tuple(standings.values()) for task, standings in self.standings.items()}
 
     def ensemble_accuracy(self, data: dict[str, TaskData], split: str = "validation") -> dict[str, float]:
-        """By task: how often the fused teachers are right."""
-        return {name: _accuracy(self.ensemble(split, name), getattr(task, split).labels) for name, task in data.items()}
+        """By task: the metric of the fused teachers."""
+        return {
+            name: task_of(task).metric(self.ensemble(split, name), getattr(task, split).labels)
+            for name, task in data.items()
+        }
 
 
 def training_jobs(config: Config, data: dict[str, TaskData], descriptions: dict[str, dict[str, str]]) -> list[LabelJob]:
@@ -105,13 +109,15 @@ def collect_labels(
             with lock:
                 labels.plain[split].setdefault(teacher.task, {})[name] = logits
         known = labels.plain["validation"][teacher.task][name]
-        accuracy = check_teacher(name, data[teacher.task], known, teacher.allow_chance_level)
+        task = data[teacher.task]
+        score = check_teacher(name, task, known, teacher.allow_chance_level)
+        standing = Standing(name, score, logit_scale(known, task.kind), task.kind)
         with lock:
-            labels.standings.setdefault(teacher.task, {})[name] = Standing(name, accuracy, logit_scale(known))
+            labels.standings.setdefault(teacher.task, {})[name] = standing
         unknown = at_hand.descriptions[name]["unknown_classes"]
-        of_all = data[teacher.task].label_names
-        part = f", of the {len(of_all) - len(unknown)} of {len(of_all)} classes that it knows" if unknown else ""
-        progress.say(f"teachers: {name}: own accuracy on validation {accuracy:.3f}{part}")
+        of_all, what = len(task.label_names), "classes" if task.kind == "classification" else "labels"
+        part = f", of the {of_all - len(unknown)} of {of_all} {what} that it knows" if unknown else ""
+        progress.say(f"teachers: {name}: own {task_of(task).metric_name} on validation {score:.3f}{part}")
 
     _for_each(check, list(config.teachers), at_hand.remote)
     if with_train:
@@ -141,8 +147,3 @@ def _for_each(work: Callable[[str], object], names: list[str], remote: bool) -> 
     finally:
         # After an error or Ctrl-C nobody waits for the others: their actors are about to end, and they with them.
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    labelled = labels >= 0
-    return float((logits.argmax(axis=1)[labelled] == labels[labelled]).mean())

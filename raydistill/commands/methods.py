@@ -54,7 +54,9 @@ def catalogue() -> list[Method]:
     from raydistill.config.distill import BalancingOptions, FusionOptions, LossOptions
     from raydistill.config.student import StudentConfig
     from raydistill.fusion import combining, weighting
+    from raydistill.losses.binary import soft_binary_cross_entropy
     from raydistill.losses.features.registry import FEATURE_LOSSES
+    from raydistill.losses.regression import soft_regression
     from raydistill.losses.soft_losses import SOFT_LOSSES
     from raydistill.losses.standardize import standardize
     from raydistill.student.trunks import TRUNKS
@@ -70,6 +72,9 @@ def catalogue() -> list[Method]:
     losses = {name: loss.function for name, loss in SOFT_LOSSES.items()}
     add("soft losses", losses, LossOptions, "distill.loss_options")
     found.append(replace(told_by("standardize", "soft losses", standardize), key="distill"))
+    # Of the other kinds of task, which have no choice: written where a task's own loss is.
+    for name, function in (("bce", soft_binary_cross_entropy), ("regression", soft_regression)):
+        found.append(replace(told_by(name, "soft losses", function), key="distill.task_losses.TASK"))
     add("features", {name: loss.function for name, loss in FEATURE_LOSSES.items()})
     fusing = {
         "mean_logits": combining.mean_of_logits,

@@ -22,6 +22,8 @@ def check_methods(config: Config, num_classes: Mapping[str, int]) -> None:
 
     distill = config.distill
     for task, classes in num_classes.items():
+        if config.tasks[task].kind != "classification":
+            continue  # what is kept of it is whole
         top_k = Encoding.choose(classes, config.store.top_k_of(task)).top_k
         name = distill.loss_of(task)
         uses_store = config.store.fill or distill.soft_labels == "stored"

@@ -12,7 +12,10 @@ from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData, load_task_data
 from raydistill.errors import ConfigError
 from raydistill.soft_labels.store import open_store
+from raydistill.tasks import task_of
 from raydistill.teachers.checkpoints import HUB
+
+OUTPUTS = {"classification": "classes", "multilabel": "label(s)", "regression": "number(s) a row"}
 
 
 def as_config(source: Config | str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Config:
@@ -71,6 +74,18 @@ def cache_folder(config: Config) -> Path:
     return folder
 
 
+def with_scales(config: Config, data: Mapping[str, TaskData]) -> Config:
+    """The config with the scales of its regression tasks, as their data has them: what a teacher's numbers are brought
+    to, wherever it is loaded."""
+    tasks = dict(config.tasks)
+    for name, found in data.items():
+        if found.scales is not None:
+            scales = dict(zip(found.label_names, found.scales, strict=True))
+            settings = tasks[name].data.model_copy(update={"label_scales": scales})
+            tasks[name] = tasks[name].model_copy(update={"data": settings})
+    return config.model_copy(update={"tasks": tasks})
+
+
 def load_data(config: Config, progress: Progress) -> dict[str, TaskData]:
     """Every task's data; rows that were skipped are told, and listed by name in the log."""
     cache = cache_folder(config)
@@ -78,11 +93,12 @@ def load_data(config: Config, progress: Progress) -> dict[str, TaskData]:
     for name, task in config.tasks.items():
         data[name] = load_task_data(name, task, cache, progress)
         found = data[name]
-        unlabelled = int((found.train.labels < 0).sum())
+        unlabelled = len(found.train) - task_of(found).count_labelled(found.train.labels)
         progress.say(
             f"data: {name}: {len(found.train):,} train"
             + (f" ({unlabelled:,} unlabelled)" if unlabelled else "")
-            + f", {len(found.validation):,} validation, {len(found.test):,} test rows, {len(found.label_names)} classes"
+            + f", {len(found.validation):,} validation, {len(found.test):,} test rows, "
+            + f"{len(found.label_names)} {OUTPUTS[found.kind]}"
             + (f", {len(found.skipped)} rows skipped (see log.txt)" if found.skipped else "")
         )
         for line in found.skipped:

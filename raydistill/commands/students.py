@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from raydistill.atomic import reason, replacing
+from raydistill.commands.preparing import with_scales
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
 from raydistill.data.preparing import TextPreparer
@@ -23,6 +24,7 @@ from raydistill.student.shape import student_shape
 from raydistill.student.stems import TextStem
 from raydistill.student.trunks.transformers import EncoderTrunk
 from raydistill.student.vocabulary import borrow_embeddings, find_tokenizer, train_tokenizer
+from raydistill.tasks.heads import NumberHead
 from raydistill.teachers.teacher import load_teacher
 
 
@@ -36,6 +38,7 @@ def make_student(config: Config, data: dict[str, TaskData], seed: int, folder: P
         ConfigError: the shape does not fit together, the tokenizer, pretrained weights or a lender do not exist, or
             the lender's layers do not fit.
     """
+    config = with_scales(config, data)
     label_names = {name: task.label_names for name, task in data.items()}
     tokenizer = student_tokenizer(config, data)
     shape = student_shape(
@@ -44,6 +47,11 @@ def make_student(config: Config, data: dict[str, TaskData], seed: int, folder: P
     torch.manual_seed(seed)
     student = Student(shape.to_json())
     student.tokenizer = tokenizer
+    for name, task in data.items():
+        if task.scales is not None:
+            head = student.heads[f"task_{name}"]
+            assert isinstance(head, NumberHead)
+            head.keep(task.scales)
     _pretrain(config, student)
     if config.student.layers_from:
         _borrow_layers(config, student, label_names)

@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from raydistill.config.basics import Frozen, Name
 
 SoftLossName = Literal["kl", "reverse_kl", "js", "skew_kl", "dkd", "dist", "nkd", "mse"]
+TaskLossName = SoftLossName | Literal["bce", "regression"]  # of one task: other kinds have one of their own
 FusionName = Literal["mean_logits", "mean_probabilities", "best", "entropy", "confidence", "aekd", "gate"]
 FeatureLossName = Literal[
     "hint", "attention", "rkd_distance", "rkd_angle", "similarity", "cka", "contrastive"
@@ -83,7 +84,7 @@ class FeatureConfig(Frozen):
     """A layer of the student that is held against one of a teacher, beside the answers."""
 
     teacher: str
-    teacher_layer: str = Field(description="a module of the teacher by name: layer3, bert.encoder.layer.5 …")
+    teacher_layer: str = Field(description="a module of the teacher by name: network.layer3, bert.encoder.layer.5 …")
     student_layer: str = Field("trunk", description="a module of the student that gives tokens: trunk.blocks.0 …")
     loss: FeatureLossName = "hint"
     weight: float = Field(1.0, gt=0.0, description="beside the task's other losses, which keep theirs")
@@ -135,10 +136,12 @@ class DistillConfig(Frozen):
     task_temperatures: dict[str, PositiveFloat] = Field({}, description="of single tasks, instead of `temperature`")
     hard_weight: float = Field(0.3, ge=0.0, le=1.0, description="of the labels; the soft labels get the rest")
     task_weights: dict[str, NonNegativeFloat] = Field({}, description="of single tasks in the loss; default: 1")
-    loss: SoftLossName = Field("kl", description="against the soft labels")
-    task_losses: dict[str, SoftLossName] = Field({}, description="of single tasks, instead of `loss`")
+    loss: SoftLossName = Field("kl", description="against the soft labels of classes; other kinds have their own")
+    task_losses: dict[str, TaskLossName] = Field({}, description="of single tasks, instead of `loss`")
     loss_options: LossOptions = LossOptions()
-    standardize: bool = Field(False, description="z-score both sides' logits, row by row, before the loss")
+    standardize: bool = Field(
+        False, description="z-score both sides' logits, row by row, before the loss; of classification only"
+    )
     fusion: FusionName = Field("mean_logits", description="what several teachers of a task say together")
     task_fusions: dict[str, FusionName] = Field({}, description="of single tasks, instead of `fusion`")
     teacher_weights: dict[Name, NonNegativeFloat] = Field(
@@ -193,8 +196,8 @@ class DistillConfig(Frozen):
         """Its own, or the one of all."""
         return self.task_temperatures.get(task, self.temperature)
 
-    def loss_of(self, task: str) -> SoftLossName:
-        """Its own, or the one of all."""
+    def loss_of(self, task: str) -> TaskLossName:
+        """Of a classification: its own, or the one of all."""
         return self.task_losses.get(task, self.loss)
 
     def fusion_of(self, task: str) -> FusionName:

@@ -12,6 +12,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from raydistill.config.basics import Frozen, Name, Precision
 from raydistill.config.data import TaskConfig
 from raydistill.config.distill import DistillConfig
+from raydistill.config.kinds import check_kinds
 from raydistill.config.student import StudentConfig as StudentConfig
 
 
@@ -110,7 +111,7 @@ class StoreConfig(Frozen):
         None, min_length=1, description="folder or fsspec URL (s3://…); default: soft_labels in cache_dir"
     )
     top_k: PositiveInt | dict[str, PositiveInt] | None = Field(
-        None, description="logits kept of a row, or by task; default: all up to 1,024 classes, above the best 32"
+        None, description="logits kept of a row of classes, or by task; default: all up to 1,024, above the best 32"
     )
     fill: bool = Field(True, description="keep what teachers answer while a student trains")
 
@@ -181,6 +182,7 @@ class Config(Frozen):
                     raise ValueError(f"{place} names {name!r}; tasks are {sorted(self.tasks)}")
         self.distill.check_around(self.tasks, {name: teacher.task for name, teacher in self.teachers.items()})
         self.student.check_around(self.tasks, self.teachers)
+        check_kinds(self)
         return self
 
     @property

@@ -161,9 +161,7 @@ def load_task_data(
     labels, skipped = tuple(meta["label_names"]), tuple(meta["skipped"])
     scales = _scales(name, config, labels, meta["label_scales"]) if task.kind == "regression" else None
     digests = meta["digests"]
-    splits = {
-        split: Split(split, task.domain, config, tables[split], digests[split], scales) for split in table.SPLITS
-    }
+    splits = {split: Split(split, task.domain, config, tables[split], digests[split], scales) for split in table.SPLITS}
     return TaskData(
         name, task.domain, labels, **splits, skipped=skipped, settings=config, kind=task.kind, scales=scales
     )  # fmt: skip

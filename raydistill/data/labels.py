@@ -233,7 +233,7 @@ def _named(label: Any, label_names: tuple[str, ...] | None) -> str | None:
 
 
 def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip()) or value != value  # noqa: PLR0124 -- NaN
+    return value is None or (isinstance(value, str) and not value.strip()) or value != value
 
 
 def _filled(labels: Sequence[tuple[float, ...] | None], width: int, kind: type[np.generic]) -> NDArray[Any]:

@@ -20,7 +20,7 @@ from raydistill.evaluation.together import balancing_report, fusion_report
 from raydistill.fusion.fuser import ensemble
 from raydistill.fusion.standing import Standing, asked_about
 from raydistill.soft_labels.source import TeacherCost, add_costs, total_cost
-from raydistill.tasks import Task, make_task
+from raydistill.tasks import Task, task_of
 
 PACKAGES = ("raydistill", "torch", "ray", "transformers", "torchvision", "torchaudio", "optuna")
 CLEAR = 2.0  # standard errors
@@ -82,7 +82,7 @@ def assemble_report(
     tasks = {
         name: _task_report(
             config,
-            make_task(config.tasks[name].kind, name, task.domain, task.label_names),
+            task_of(task),
             task,
             teacher_logits[name],
             standings[name],
@@ -157,14 +157,15 @@ def _task_report(
     means = {student: statistics.mean(values) for student, values in by_seed.items()}
     together = task.metric(fused, labels)
     report: dict[str, Any] = {
+        "kind": data.kind,
         "metric": task.metric_name,
         "domain": task.domain,
         "label_names": list(task.label_names),
         "num_train": len(data.train),
         "num_labelled": results[0].num_labelled[task.name],
-        "num_test": int((labels >= 0).sum()),
+        "num_test": task.count_labelled(labels),
         "num_skipped": len(data.skipped),
-        "chance": task.chance,
+        "chance": task.chance_on(labels),
         "teachers": {name: task.metric(each, asked_about(each, labels)) for name, each in teacher_logits.items()},
         "ensemble": together,
         **means,
@@ -191,9 +192,7 @@ def _ratio(student: float, teachers: float) -> float:
     return student / teachers if teachers else 0.0
 
 
-def _gain(
-    task: Task, labels: NDArray[np.int64], alone: list[NDArray[Any]], distilled: list[NDArray[Any]]
-) -> dict[str, Any]:
+def _gain(task: Task, labels: NDArray[Any], alone: list[NDArray[Any]], distilled: list[NDArray[Any]]) -> dict[str, Any]:
     """Distilled minus alone, and whether that is more than chance.
 
     The standard error has two parts: of the test rows (paired, averaged over seeds), and of the seeds.

@@ -10,7 +10,15 @@ from raydistill.evaluation.page import bullets, cells, folded, page, table
 from raydistill.evaluation.pictures import before_after_bars, learning_curves
 from raydistill.evaluation.terminal import remarks, with_spread
 
-NUMBERS = frozenset({1, 2, 3, 4})  # columns that hold numbers, in every table here
+MEASURES = {
+    "macro_f1": "macro-F1",
+    "calibration_error": "calibration error",
+    "label_accuracy": "labels right",
+    "rmse": "RMSE",
+    "spearman": "Spearman",
+}
+NUMBERS = frozenset({1, 2, 3, 4})  # columns that hold numbers, in most tables here
+LEFT_NUMBERS = frozenset({1, 2})  # of before and after
 
 
 def render_html(report: dict[str, Any], config_yaml: str) -> str:
@@ -50,8 +58,8 @@ def _together(report: dict[str, Any]) -> list[str]:
 
 def _before_after(report: dict[str, Any]) -> str:
     many = len(report["seeds"]) > 1
-    heads = ["", "", "macro-F1", "calibration error", "agrees with teachers", "distilled against alone"]
-    body = [f"<tr>{cells('th', heads, NUMBERS)}</tr>"]
+    heads = ["", "", "agrees with teachers", "other measures", "distilled against alone"]
+    body = [f"<tr>{cells('th', heads, LEFT_NUMBERS)}</tr>"]
     for name, task in report["tasks"].items():
         about = (
             f"{task['num_train']:,} training rows, {task['num_labelled']:,} with their label shown; "
@@ -59,7 +67,7 @@ def _before_after(report: dict[str, Any]) -> str:
         )
         title = f'<b>{escape(name)}</b> <span class="muted">{escape(task["metric"])}; {about}</span>'
         body.append(f'<tr><td colspan="{len(heads)}">{title}</td></tr>')
-        body += [f"<tr>{cells('td', row, NUMBERS)}</tr>" for row in _task_rows(task, many)]
+        body += [f"<tr>{cells('td', row, LEFT_NUMBERS)}</tr>" for row in _task_rows(task, many)]
     note = "The gain is distilled minus alone, ± two standard errors (test rows, and seeds where several)."
     if many:
         note += f" Values after ± beside an accuracy are standard deviations over {len(report['seeds'])} seeds."
@@ -75,21 +83,20 @@ def _task_rows(task: dict[str, Any], many: bool) -> list[list[str]]:
     one = len(task["teachers"]) == 1
     rows = []
     for teacher, value in task["teachers"].items():
-        details = _details(task, "ensemble") if one else ["", ""]
-        rows.append([f"teacher {escape(teacher)}", f"{value:.3f}", *details, "", ""])
+        rows.append([f"teacher {escape(teacher)}", f"{value:.3f}", "", _details(task, "ensemble") if one else "", ""])
     if not one:
-        rows.append(["teachers together", f"{task['ensemble']:.3f}", *_details(task, "ensemble"), "", ""])
+        rows.append(["teachers together", f"{task['ensemble']:.3f}", "", _details(task, "ensemble"), ""])
     for model, words, last in (
         ("student_alone", "student alone", ""), ("student_distilled", "student distilled", remark)
     ):  # fmt: skip
         agreement = f"{task['agreement'][model]:.3f}"
-        rows.append([words, with_spread(task, model, many), *_details(task, model), agreement, last])
+        rows.append([words, with_spread(task, model, many), agreement, _details(task, model), last])
     return rows
 
 
-def _details(task: dict[str, Any], model: str) -> list[str]:
-    """Empty for kinds of task that do not have them."""
-    return [f"{task[key][model]:.3f}" if key in task else "" for key in ("macro_f1", "calibration_error")]
+def _details(task: dict[str, Any], model: str) -> str:
+    """Those that its kind of task has."""
+    return ", ".join(f"{words} {task[key][model]:.3f}" for key, words in MEASURES.items() if key in task)
 
 
 def _models(report: dict[str, Any]) -> str:

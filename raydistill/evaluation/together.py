@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raydistill.config.distill import DistillConfig
-from raydistill.fusion.fuser import WITHOUT_LABELS, ensemble
+from raydistill.fusion.fuser import ensemble, without_labels
 from raydistill.fusion.standing import Standing
 from raydistill.tasks import Task
 
@@ -17,7 +17,7 @@ from raydistill.tasks import Task
 def fusion_report(
     distill: DistillConfig,
     task: Task,
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     teacher_logits: Mapping[str, NDArray[np.float16]],
     standings: Sequence[Standing],
     trusted: Sequence[Mapping[str, Sequence[float]]],
@@ -30,7 +30,7 @@ def fusion_report(
     """
     by_strategy = {
         strategy: task.metric(ensemble(distill, task.name, standings, teacher_logits, strategy), labels)
-        for strategy in WITHOUT_LABELS
+        for strategy in without_labels(standings[0].kind)
     }
     trust = {}
     for teacher in teacher_logits if trusted else ():

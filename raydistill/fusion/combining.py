@@ -40,7 +40,8 @@ def mean_of_logits(logits: Tensor, weights: Tensor) -> Tensor:
 
     Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015), section 2: the geometric mean.
 
-    Use it when the teachers are equally good and independent: a class that one of them rules out is ruled out.
+    Use it when the teachers are equally good and independent: a class that one of them rules out is ruled out. Of
+    regression it is the mean of the numbers.
 
     Args:
         logits: [teachers, batch, classes], see `spoken`.
@@ -74,7 +75,8 @@ def mean_of_probabilities(logits: Tensor, weights: Tensor, temperature: float) -
     mean; Lakshminarayanan, Pritzel, Blundell, "Simple and Scalable Predictive Uncertainty Estimation using Deep
     Ensembles" (NeurIPS 2017), section 2.4.
 
-    Use it when teachers disagree for good reasons: what one of them believes in stays possible.
+    Use it when teachers disagree for good reasons: what one of them believes in stays possible. Of multilabel tasks
+    each label has two classes; of regression it is the mean of the numbers.
 
     Args:
         logits: [teachers, batch, classes], see `spoken`.

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from raydistill.config.data import TaskKind
 from raydistill.config.distill import DistillConfig, FusionName, FusionOptions
 from raydistill.fusion.combining import mean_of_logits, mean_of_probabilities, shares, spoken
 from raydistill.fusion.standing import Standing
@@ -25,8 +26,8 @@ class Fused:
     """One soft target a row.
 
     Attributes:
-        logits: [batch, classes].
-        weights: [teachers, batch], summing to 1: who counted how much.
+        logits: [batch, classes]; of regression numbers. `UNKNOWN` where nobody knows.
+        weights: [teachers, batch], summing to 1: who counted how much; of other kinds [teachers, batch, labels].
         gate_loss: of a learned gate, summed over labelled rows.
     """
 
@@ -45,6 +46,8 @@ class Fuser(nn.Module):
         options: of all strategies.
         teacher_weights: of single teachers, for the two means; default 1.
     """
+
+    kind: TaskKind = "classification"
 
     def __init__(
         self,
@@ -92,7 +95,7 @@ class Fuser(nn.Module):
         elif self.strategy == "entropy":
             weights = by_entropy(logits, speaks)
         elif self.strategy == "aekd":
-            weights = by_gradients(logits, speaks, student_logits, temperature, self.options.aekd.most)
+            weights = self._by_gradients(logits, speaks, student_logits, temperature)
         else:
             weights = self._weights.to(logits).unsqueeze(1).expand(-1, logits.shape[1])
         weights = shares(weights.to(logits.dtype), speaks)
@@ -117,6 +120,9 @@ class Fuser(nn.Module):
         """And comes back."""
         self._trust, self._rows = state["trust"], state["rows"]
 
+    def _by_gradients(self, logits: Tensor, speaks: Tensor, student_logits: Tensor, temperature: float) -> Tensor:
+        return by_gradients(logits, speaks, student_logits, temperature, self.options.aekd.most)
+
     def _at_common_scale(self, logits: Tensor) -> Tensor:
         known = ~unknown_classes(logits)
         return torch.where(known, logits * self._scales.to(logits).view(-1, 1, 1), logits)
@@ -129,11 +135,25 @@ class Fuser(nn.Module):
         self._rows.index_add_(0, classes, torch.ones_like(classes, dtype=self._rows.dtype))
 
 
+def without_labels(kind: TaskKind) -> tuple[FusionName, ...]:
+    """The strategies of `WITHOUT_LABELS` that say different things of such a task."""
+    return ("mean_logits", "best") if kind == "regression" else WITHOUT_LABELS
+
+
 def make_fuser(distill: DistillConfig, task: str, standings: Sequence[Standing], num_classes: int) -> Fuser:
-    """As the config wants it for a task."""
-    return Fuser(
-        distill.fusion_of(task), standings, num_classes, distill.fusion_options, distill.teacher_weights
-    )  # fmt: skip
+    """As the config wants it for a task.
+
+    Args:
+        standings: of its teachers, which also say of what kind the task is.
+    """
+    return _fuser(distill.fusion_of(task), distill, standings, num_classes)
+
+
+def _fuser(strategy: FusionName, distill: DistillConfig, standings: Sequence[Standing], num_classes: int) -> Fuser:
+    from raydistill.fusion.several import LabelFuser, NumberFuser
+
+    kinds = {"classification": Fuser, "multilabel": LabelFuser, "regression": NumberFuser}
+    return kinds[standings[0].kind](strategy, standings, num_classes, distill.fusion_options, distill.teacher_weights)
 
 
 @torch.inference_mode()
@@ -158,8 +178,9 @@ def ensemble(
         name = "mean_probabilities"
     stacked = torch.from_numpy(np.stack([logits[each.teacher] for each in standings]))
     _, num_rows, num_classes = stacked.shape
-    fuser = Fuser(name, standings, num_classes, distill.fusion_options, distill.teacher_weights).eval()
-    nothing = torch.empty(num_rows, 0)
-    fused = fuser(stacked, 1.0, nothing, torch.full((num_rows,), -1))
+    fuser = _fuser(name, distill, standings, num_classes).eval()
+    nothing = torch.zeros(num_rows, num_classes)
+    none = torch.full((num_rows,), -1) if fuser.kind == "classification" else torch.full_like(nothing, torch.nan)
+    fused = fuser(stacked, 1.0, nothing, none)
     result: NDArray[np.float32] = fused.logits.numpy()
     return result

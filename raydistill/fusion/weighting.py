@@ -40,7 +40,8 @@ def by_entropy(logits: Tensor, speaks: Tensor) -> Tensor:
     the authors of CA-MKD compare with it (EBKD).
 
     Use it when the teachers are calibrated and good at different rows. A teacher that is sure of everything wins
-    everywhere: look at who was trusted.
+    everywhere: look at who was trusted. Of multilabel tasks the weights are of each label; a number has no entropy:
+    not for regression.
 
     Args:
         logits: [teachers, batch, classes]; see `combining.spoken`.
@@ -65,7 +66,8 @@ def by_confidence(logits: Tensor, speaks: Tensor, hard_labels: Tensor) -> Tensor
 
     Source: Zhang, Chen, Wang, "Confidence-Aware Multi-Teacher Knowledge Distillation" (ICASSP 2022), equations 1–2.
 
-    Use it when most rows have labels and some teachers are wrong on some of them.
+    Use it when most rows have labels and some teachers are wrong on some of them. Of multilabel tasks the weights are
+    of each label; of regression L_k is half the squared error.
 
     Args:
         logits: [teachers, batch, classes]; see `combining.spoken`.
@@ -79,10 +81,19 @@ def by_confidence(logits: Tensor, speaks: Tensor, hard_labels: Tensor) -> Tensor
     target = hard_labels.clamp_min(0).expand(len(logits), -1).unsqueeze(-1)
     losses = -logits.log_softmax(dim=-1).gather(-1, target).squeeze(-1)
     able = speaks & ~unknown_classes(logits.gather(-1, target).squeeze(-1))
+    return torch.where(labelled, by_losses(losses, able), speaks.to(losses.dtype))
+
+
+def by_losses(losses: Tensor, able: Tensor) -> Tensor:
+    """(1 − exp(L_k) / Σ_j exp(L_j)) / (K − 1) over the teachers that are able; 1 for one alone.
+
+    Args:
+        losses: [teachers, batch].
+        able: [teachers, batch] bool.
+    """
     relative = losses.masked_fill(~able, -torch.inf).softmax(dim=0).nan_to_num(nan=0.0)
     count = able.sum(dim=0)
-    weights = torch.where(count > 1, (1.0 - relative) / (count - 1).clamp_min(1), 1.0) * able
-    return torch.where(labelled, weights, speaks.to(weights.dtype))
+    return torch.where(count > 1, (1.0 - relative) / (count - 1).clamp_min(1), 1.0) * able
 
 
 def by_gradients(logits: Tensor, speaks: Tensor, student_logits: Tensor, temperature: float, most: float) -> Tensor:
@@ -97,7 +108,8 @@ def by_gradients(logits: Tensor, speaks: Tensor, student_logits: Tensor, tempera
     Gradient Space" (NeurIPS 2020), equations 9–11.
 
     Use it when teachers pull in different directions and none is known to be the better one. Small and outlying
-    gradients get the most weight, which is no sign of quality.
+    gradients get the most weight, which is no sign of quality. Of multilabel tasks softmax is the logistic function; of
+    regression g_k = mean over rows of (student − teacher k).
 
     Args:
         logits: [teachers, batch, classes]; see `combining.spoken`.
@@ -115,12 +127,23 @@ def by_gradients(logits: Tensor, speaks: Tensor, student_logits: Tensor, tempera
     q = torch.where(known, student_logits.detach(), torch.full_like(logits, UNKNOWN)).div(temperature).softmax(dim=-1)
     gradients = temperature * (q - (logits / temperature).softmax(dim=-1)) * rows.unsqueeze(-1)
     mean = gradients.sum(dim=1) / rows.sum().clamp_min(1)
-    gramian = matrix_product(mean, mean.T).double().cpu().numpy()
-    weights = np.zeros(len(logits))
+    return of_least_norm(mean, present, most).unsqueeze(1).expand(-1, logits.shape[1])
+
+
+def of_least_norm(gradients: Tensor, present: Tensor, most: float) -> Tensor:
+    """The weights [teachers] of the shortest mean of gradients: see `by_gradients`.
+
+    Args:
+        gradients: [teachers, outputs].
+        present: [teachers] bool; the others have no part.
+        most: of one weight.
+    """
+    gramian = matrix_product(gradients, gradients.T).double().cpu().numpy()
+    weights = np.zeros(len(gradients))
     there = present.cpu().numpy()
     if there.any():
         weights[there] = smallest_norm(gramian[np.ix_(there, there)], most)
-    return torch.from_numpy(weights).to(logits).unsqueeze(1).expand(-1, logits.shape[1])
+    return torch.from_numpy(weights).to(gradients)
 
 
 def _least_is_best(values: Tensor, speaks: Tensor) -> Tensor:
@@ -146,7 +169,9 @@ class Gate(torch.nn.Module):
     Source: a mixture of experts (Jacobs, Jordan, Nowlan, Hinton, "Adaptive Mixtures of Local Experts", 1991, equation
     1.2) whose experts are frozen: stacked generalisation (Wolpert, 1992).
 
-    Use it when some rows have labels, and teachers differ by class or by kind of row.
+    Use it when some rows have labels, and teachers differ by class or by kind of row. Of multilabel tasks one gate
+    serves all labels: it sees what the teachers say of one of them, and not which. Numbers have no probabilities:
+    regression has no gate.
 
     Args:
         num_teachers: K.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from raydistill.config.distill import DistillConfig, SoftLossName
+from raydistill.config.distill import DistillConfig, TaskLossName
 
 
 @dataclass(frozen=True)
@@ -13,13 +13,13 @@ class SoftLossChoice:
     """A task's soft loss.
 
     Attributes:
-        name: one of `soft_losses.SOFT_LOSSES`.
+        name: one of `soft_losses.SOFT_LOSSES`; a task of another kind has its own loss and heeds the temperature only.
         temperature: of both sides.
         options: keyword arguments of the loss.
         standardized: both sides' logits are z-scored first.
     """
 
-    name: SoftLossName = "kl"
+    name: TaskLossName = "kl"
     temperature: float = 1.0
     options: Mapping[str, float] = field(default_factory=dict)
     standardized: bool = False

@@ -59,11 +59,14 @@ class RunTables:
         if (teacher, view) not in self._open:
             self._store = self._store or open_store(self.config, report)
             taught = self.taught[teacher]
+            task = self.config.tasks.get(taught.task)
+            # Labels that hold together, and numbers, have no few largest ones.
+            whole = task is not None and task.kind != "classification"
             table = self._store.table(
                 LabelKey(taught.fingerprint, taught.split_fingerprint, view),
                 taught.num_rows,
                 taught.num_classes,
-                self.config.store.top_k_of(taught.task),
+                taught.num_classes if whole else self.config.store.top_k_of(taught.task),
                 {"teacher": teacher, "task": taught.task, "split": taught.split},
             )
             if not os.access(self._store.folder, os.W_OK):

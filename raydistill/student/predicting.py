@@ -17,13 +17,15 @@ from raydistill.data.dataset import Split
 from raydistill.errors import ConfigError, DataError
 from raydistill.precision import autocast
 from raydistill.student.model import Student
+from raydistill.tasks import Prediction, Task, make_task
+from raydistill.tasks.heads import NumberHead
 
 
 @torch.inference_mode()
 def predict_split(
     student: Student, task: str, split: Split, batch_size: int = 128, bf16: bool = False
 ) -> NDArray[np.float32]:
-    """Logits [num_rows, num_classes] on the plain view of every row, in row order."""
+    """Logits, or standardised numbers, [num_rows, num_outputs] on the plain view of every row, in row order."""
     was_training = student.training
     student.eval()
     starts = range(0, len(split), batch_size)
@@ -34,8 +36,11 @@ def predict_split(
 
 
 @torch.inference_mode()
-def predict(student: Student, task: str, inputs: Sequence[Any]) -> list[tuple[str, float]]:
-    """The likeliest label of each input, with its probability.
+def predict(student: Student, task: str, inputs: Sequence[Any]) -> list[Prediction]:
+    """What the student says of each input.
+
+    Of classification: the likeliest class, with its probability. Of multilabel: by label name, the probability that it
+    holds. Of regression: by label name, its number, in the units of the data that the student learned from.
 
     Args:
         student: in eval mode.
@@ -52,10 +57,16 @@ def predict(student: Student, task: str, inputs: Sequence[Any]) -> list[tuple[st
         return []
     views = _views(student, task, inputs)
     logits = _answer(student, task, views, bf16=False)
-    exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities = exponents / exponents.sum(axis=-1, keepdims=True)
-    names = student.tasks[task].label_names
-    return [(names[row.argmax()], float(row.max())) for row in probabilities]
+    return own_task(student, task).predictions(logits)
+
+
+def own_task(student: Student, task: str) -> Task:
+    """One of the student's tasks, with the units that its head has kept."""
+    found = student.tasks[task]
+    head = None if student.shape.classifier is not None else student.heads[f"task_{task}"]
+    if isinstance(head, NumberHead):
+        return make_task("regression", task, found.domain, found.label_names, head.scales)
+    return found
 
 
 def _answer(student: Student, task: str, views: ViewBatch, bf16: bool) -> NDArray[np.float32]:

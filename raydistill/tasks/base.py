@@ -142,8 +142,9 @@ def make_task(
 
     if kind == "regression":
         return Regression(name, domain, label_names, scales or ((0.0, 1.0),) * len(label_names))
-    kinds = {"classification": Classification, "multilabel": Multilabel}
-    return kinds[kind](name, domain, label_names)
+    if kind == "multilabel":
+        return Multilabel(name, domain, label_names)
+    return Classification(name, domain, label_names)
 
 
 def task_of(data: Described, label_names: Sequence[str] | None = None) -> Task:

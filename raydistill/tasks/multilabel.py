@@ -91,12 +91,13 @@ class Multilabel:
         scores = np.zeros(len(labels))
         columns = [at for at in range(labels.shape[1]) if (labels[:, at] == 1).any()]
         labelled = any_label(labels)
+        share = labelled.sum() / max(1, len(columns))
         for at in columns:
             known = np.flatnonzero(~np.isnan(labels[:, at]))
             holds = labels[known, at] == 1
             precision = precision_down_to(output[known, at], holds)
-            scores[known[holds]] += precision[holds] / holds.sum()
-        return scores[labelled] * labelled.sum() / max(1, len(columns))
+            scores[known[holds]] += share * precision[holds] / holds.sum()
+        return scores[labelled]
 
     def details(self, output: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
         """At the threshold ½: macro_f1, over the labels that hold or are called, and label_accuracy, the share of known

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from raydistill.config.basics import Domain
@@ -25,8 +24,8 @@ from raydistill.tasks.several import any_label, columns_of, only_rows
 class Regression:
     """A number for each of `label_names`. Labels are float32 [rows, labels], NaN = none.
 
-    Labels and outputs are standardised: (number − mean) / deviation, with the `scales` of the task's data. `details` and
-    `predictions` are in the user's units. The metric is R², in the mean over labels, and 0 at least.
+    Labels and outputs are standardised: (number − mean) / deviation, with the `scales` of the task's data. `details`
+    and `predictions` are in the user's units. The metric is R², in the mean over labels, and 0 at least.
     """
 
     name: str
@@ -92,15 +91,16 @@ class Regression:
         """1 − squared error / variance, in the mean over labels: in the mean over rows R², not clipped. A label that a
         row lacks is left to the rows that have it."""
         scores, labelled, spreads = np.zeros(len(labels)), any_label(labels), _spreads(labels)
+        share = labelled.sum() / max(1, len(spreads))
         for at, variance in spreads.items():
             given = np.flatnonzero(~np.isnan(labels[:, at]))
             error = output[given, at].astype(np.float64) - labels[given, at]
-            scores[given] += (1.0 - error**2 / variance) / len(given)
-        return scores[labelled] * labelled.sum() / max(1, len(spreads))
+            scores[given] += share * (1.0 - error**2 / variance) / len(given)
+        return scores[labelled]
 
     def details(self, output: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
-        """rmse, in the user's units (of several labels rmse_NAME), and spearman: the mean over labels of the correlation
-        of ranks; 0 where all outputs are the same."""
+        """rmse, in the user's units (of several labels rmse_NAME), and spearman: the mean over labels of the
+        correlation of ranks; 0 where all outputs are the same."""
         found, correlations = {}, []
         for at, (name, (_, deviation)) in enumerate(zip(self.label_names, self.scales, strict=True)):
             given = ~np.isnan(labels[:, at])
@@ -143,4 +143,11 @@ def _spreads(labels: NDArray[Any]) -> dict[int, float]:
 def _spearman(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
     if len(left) < 2 or not np.ptp(left) or not np.ptp(right):
         return 0.0
-    return float(np.corrcoef(rankdata(left), rankdata(right))[0, 1])
+    return float(np.corrcoef(_ranks(left), _ranks(right))[0, 1])
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Equal ones share the mean of their ranks."""
+    _, at, counts = np.unique(values, return_inverse=True, return_counts=True)
+    middle: NDArray[np.float64] = counts.cumsum() - (counts - 1) / 2
+    return middle[at]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from raydistill.atomic import reason, replacing
+from raydistill.config.data import LabelScales
 from raydistill.config.models import Config
 from raydistill.data.preparing import TextPreparer
 from raydistill.errors import TeacherError, first_line
@@ -42,7 +44,7 @@ def teacher_folder(config: Config, name: str) -> Path:
         recipe["seed"] = teacher.train.seed
     if teacher.label_names is not None:
         recipe["label_names"] = teacher.label_names
-    data = config.tasks[teacher.task].data.model_dump(exclude={"num_views", "max_bad_fraction"})
+    data = config.tasks[teacher.task].content(leave_out=("num_views", "max_bad_fraction"))
     digest = hashlib.sha256(json.dumps([recipe, data], sort_keys=True).encode()).hexdigest()[:12]
     return Path(config.cache_dir).expanduser() / "teachers" / f"{name}-{digest}"
 
@@ -148,14 +150,28 @@ def checkpoint_labels(path: Path, stated: tuple[str, ...] | None) -> tuple[str, 
     return None
 
 
+def checkpoint_scales(path: Path, label_names: Sequence[str]) -> LabelScales:
+    """What the checkpoint's card says of the units of its numbers; without a card they are the user's own."""
+    card = path / CARD
+    content = json.loads(card.read_text(encoding="utf-8")) if path.is_dir() and card.is_file() else {}
+    scales = content.get("label_scales", {})
+    return tuple((float(mean), float(deviation)) for mean, deviation in (scales.get(n, (0, 1)) for n in label_names))
+
+
 def match_labels(
-    name: str, task: str, teacher_labels: tuple[str, ...] | None, task_labels: tuple[str, ...], partial: bool = False
+    name: str,
+    task: str,
+    teacher_labels: tuple[str, ...] | None,
+    task_labels: tuple[str, ...],
+    partial: bool = False,
+    fewest: int = 2,
 ) -> NDArray[np.int64]:
     """Columns of the teacher's logits in the task's order; −1 for a class that the teacher does not know.
 
     Args:
-        partial: the names may differ, as long as there are two in common. Classes that the task does not have are left
-            out.
+        partial: the names may differ, as long as there are some in common. Classes that the task does not have are
+            left out.
+        fewest: names in common.
 
     Raises:
         TeacherError: the names differ (both lists are shown), or the checkpoint does not tell its order.
@@ -167,8 +183,8 @@ def match_labels(
         )
     common = [label for label in task_labels if label in teacher_labels]
     doubled = len(set(teacher_labels)) < len(teacher_labels)
-    if doubled or len(common) < 2 or (set(teacher_labels) != set(task_labels) and not partial):
-        hint = "" if doubled or partial or len(common) < 2 else (
+    if doubled or len(common) < fewest or (set(teacher_labels) != set(task_labels) and not partial):
+        hint = "" if doubled or partial or len(common) < fewest else (
             f"; if it is meant to teach {common} only, set teachers.{name}.partial_labels=true"
         )  # fmt: skip
         raise TeacherError(
@@ -180,9 +196,10 @@ def match_labels(
     )
 
 
-def fingerprint(network: Network, columns: NDArray[np.int64], precision: str) -> str:
-    """SHA-256 of weights, preparation, label order and number format: the teacher's part of a soft label's key."""
-    digest = hashlib.sha256(columns.tobytes() + precision.encode())
+def fingerprint(network: Network, columns: NDArray[np.int64], precision: str, units: bytes = b"") -> str:
+    """SHA-256 of weights, preparation, label order, number format and units: the teacher's part of a soft label's
+    key."""
+    digest = hashlib.sha256(columns.tobytes() + precision.encode() + units)
     prepare: Any = network.prepare
     digest.update(json.dumps([type(prepare).__name__, prepare.to_json()], sort_keys=True).encode())
     if isinstance(prepare, TextPreparer):

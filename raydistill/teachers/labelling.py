@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from raydistill.fusion.standing import asked_about
 from raydistill.soft_labels.source import Labeller, StepViews, TeacherCost
 from raydistill.soft_labels.stream import LabelStream
 from raydistill.soft_labels.tables import RunTables, TaughtSplit
+from raydistill.tasks import task_of
 
 Progress = Callable[[str], None]
 
@@ -133,23 +135,22 @@ def read_labels(config: Config, job: LabelJob, view: int) -> NDArray[np.float16]
 
 
 def check_teacher(name: str, data: TaskData, validation_logits: NDArray[np.float16], allowed: bool) -> float:
-    """The teacher's own accuracy on the validation split: the proof that its weights and labels are the right ones.
+    """The teacher's own metric on the validation split: the proof that its weights and labels are the right ones.
 
     Raises:
-        TeacherError: no better than always naming the commonest class, by three standard errors.
+        TeacherError: no better than the best answer that is the same for every row, by three standard errors.
     """
+    task = task_of(data)
     labels = asked_about(validation_logits, data.validation.labels)
-    labelled = labels >= 0
-    if not labelled.any():
-        raise TeacherError(f"teacher {name!r} knows no class that a row of the validation split of {data.name!r} has")
-    accuracy = float((validation_logits.argmax(axis=1)[labelled] == labels[labelled]).mean())
-    commonest = float(np.bincount(labels[labelled]).max() / labelled.sum())
-    margin = 3 * (commonest * (1 - commonest) / labelled.sum()) ** 0.5
-    # A small validation split cannot ask for more than it can show.
-    if accuracy < min(commonest + margin, (1 + commonest) / 2) and not allowed:
+    score = task.metric(validation_logits, labels) if task.is_labelled(labels).any() else math.nan
+    if math.isnan(score):
+        what = "class" if data.kind == "classification" else "label"
+        raise TeacherError(f"teacher {name!r} knows no {what} that a row of the validation split of {data.name!r} has")
+    least, constant = task.floor(validation_logits, labels)
+    if score < least and not allowed:
         raise TeacherError(
-            f"teacher {name!r} is at chance level: {accuracy:.3f} on the validation split of {data.name!r}, where the "
-            f"commonest class alone gives {commonest:.3f}; check its checkpoint, label_names and preparation, or set "
+            f"teacher {name!r} is at chance level: {score:.3f} on the validation split of {data.name!r}, where "
+            f"{constant}; check its checkpoint, label_names and preparation, or set "
             f"teachers.{name}.allow_chance_level=true"
         )
-    return accuracy
+    return score

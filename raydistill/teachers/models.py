@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.config.basics import Domain
-from raydistill.config.data import DataConfig
+from raydistill.config.data import DataConfig, TaskKind
 from raydistill.config.models import TeacherConfig
 from raydistill.data.preparing import Preparer, TextPreparer, VisionPreparer, WaveformPreparer
 from raydistill.errors import TeacherError
@@ -26,6 +26,8 @@ from raydistill.networks import (
     transformers_class,
     transformers_config,
 )
+
+PROBLEM_TYPES: dict[TaskKind, str] = {"multilabel": "multi_label_classification", "regression": "regression"}
 
 
 @dataclass
@@ -44,11 +46,18 @@ class Network:
 
 
 def build(
-    name: str, config: TeacherConfig, domain: Domain, data: DataConfig, num_classes: int, folder: Path | None
+    name: str,
+    config: TeacherConfig,
+    domain: Domain,
+    data: DataConfig,
+    num_classes: int,
+    folder: Path | None,
+    kind: TaskKind = "classification",
 ) -> Network:
     """An untrained (or, for a pretrained `model`, half trained) network with its preparation.
 
     Args:
+        num_classes: of its outputs, which of other kinds are labels or numbers.
         folder: a checkpoint's, whose own config and tokenizer are then used; None when there is none yet.
 
     Raises:
@@ -58,7 +67,7 @@ def build(
         if config.loader == "torchvision":
             return _torchvision(config, data, num_classes)
         if config.loader == "transformers":
-            return _transformers(config, domain, data, num_classes, folder)
+            return _transformers(config, domain, data, num_classes, folder, kind)
         return _python(config, domain, data, num_classes)
     except (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -80,12 +89,14 @@ def _torchvision(config: TeacherConfig, data: DataConfig, num_classes: int) -> N
 
 
 def _transformers(
-    config: TeacherConfig, domain: Domain, data: DataConfig, num_classes: int, folder: Path | None
+    config: TeacherConfig, domain: Domain, data: DataConfig, num_classes: int, folder: Path | None, kind: TaskKind
 ) -> Network:
     import transformers
 
     source = str(folder) if folder else resolve_model(config.model)
     settings = transformers_config(source, config.options, num_classes, own_folder=folder is not None)
+    if kind != "classification":  # of one class of many it is the default, and what is there is left as it is
+        settings.problem_type = PROBLEM_TYPES[kind]
     untrained = folder is not None or is_model_type(source)
     module = (
         transformers_class(domain).from_config(settings)

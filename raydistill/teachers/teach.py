@@ -13,6 +13,8 @@ from filelock import FileLock
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
 from raydistill.errors import TeacherError, first_line
+from raydistill.tasks import task_of
+from raydistill.tasks.regression import Regression
 from raydistill.teachers.checkpoints import CARD, save_teacher, teacher_folder
 from raydistill.teachers.fit import fit
 from raydistill.teachers.models import build
@@ -65,7 +67,7 @@ def train_teacher(config: Config, name: str, data: TaskData, progress: Say, say:
         seed = config.seed if teacher.train.seed is None else teacher.train.seed
         torch.manual_seed(seed)
         label_names = teacher.label_names or data.label_names
-        network = build(name, teacher, data.domain, data.settings, len(label_names), None)
+        network = build(name, teacher, data.domain, data.settings, len(label_names), None, data.kind)
         unfinished = folder.with_name(f"{folder.name}.{data.learning_fingerprint[:8]}.unfinished")
         try:
             outcome = fit(
@@ -74,6 +76,7 @@ def train_teacher(config: Config, name: str, data: TaskData, progress: Say, say:
             )  # fmt: skip
         except (RuntimeError, TypeError, ValueError, LookupError) as error:  # of a network that its inputs do not fit
             raise TeacherError(f"teacher {name!r}: training failed: {first_line(error)}") from error
+        task = task_of(data, label_names)
         card = {
             "name": name,
             "task": teacher.task,
@@ -84,9 +87,12 @@ def train_teacher(config: Config, name: str, data: TaskData, progress: Say, say:
             "learned_from": data.learning_fingerprint,
             **outcome,
         }
+        if isinstance(task, Regression):
+            card["label_scales"] = dict(zip(task.label_names, task.scales, strict=True))
         save_teacher(network, folder, card)
         shutil.rmtree(unfinished, ignore_errors=True)
-    say(f"{name}: trained, validation accuracy {outcome['validation_accuracy']:.3f}, {outcome['seconds']:.0f} s")
+    score = f"{task.metric_name} {outcome['validation_accuracy']:.3f}"
+    say(f"{name}: trained, validation {score}, {outcome['seconds']:.0f} s")
 
 
 def _learned_from(folder: Path, data: TaskData) -> bool:

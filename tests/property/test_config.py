@@ -36,7 +36,7 @@ def test_dump_then_load_gives_an_equal_config(
             "name": name,
             "description": words[0],
             "tasks": {
-                name: {"domain": "text", "data": {"source": "csv", "path": f"./{words[1]}", "label_names": words}}
+                name: {"domain": "text", "data": {"source": "csv", "path": f"./file{words[1]}", "label_names": words}}
             },
             "teachers": {name: {"task": name, "loader": "python", "model": "m", "options": {"o": option}}},
             "distill": {"temperature": temperature},

@@ -56,6 +56,8 @@ def pool_id(config: Config, name: str, label_names: tuple[str, ...]) -> str:
         task.data.model_dump(mode="json", include=VIEW_FIELDS),
         content_digest(checkpoint),
     ]
+    if task.kind != "classification":
+        parts.append([task.kind, task.data.model_dump(mode="json", include={"label_scales"})])
     if teacher.loader == "python":
         parts.append(_source_digest(teacher.model.partition(":")[0]))
     elif teacher.loader == "transformers":
