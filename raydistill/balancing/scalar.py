@@ -37,7 +37,14 @@ class ByLosses:
             assert self.scalarizer is not None
             self.scalarizer(values).backward()
         assert values.grad is not None
-        return values.grad
+        # A loss of 0, of a task that has nothing to say in this step, has no rate and no logarithm.
+        usable = (losses > 0).all() & values.grad.isfinite().all()
+        return torch.where(usable, values.grad, torch.ones_like(values.grad))
+
+    def to(self, device: torch.device) -> None:
+        """Where the losses are. Before its parameters are given to an optimizer."""
+        if self.scalarizer is not None:
+            self.scalarizer.to(device)
 
     def learn(self, step: int, after: Tensor | None) -> None:
         """The step is done.
@@ -100,6 +107,13 @@ class DynamicAverage(ByLosses):
         self.dwa, self.every = DWA(temperature), every
         super().__init__(self.dwa)
 
+    def weights(self, losses: Tensor) -> Tensor:
+        """Those of the epoch; the losses count for the one after the next."""
+        if self.dwa._loss_sum is not None:
+            self.dwa._loss_sum = self.dwa._loss_sum.to(losses.device)
+        self.dwa._previous_averages = [average.to(losses.device) for average in self.dwa._previous_averages]
+        return super().weights(losses)
+
     def learn(self, step: int, after: Tensor | None) -> None:
         """An epoch may end."""
         if step % self.every == 0:
@@ -152,8 +166,8 @@ class Geometric(ByLosses):
         super().__init__(GeometricMean())
 
     def weights(self, losses: Tensor) -> Tensor:
-        """A loss of 0 has no logarithm."""
-        return super().weights(losses.clamp_min(1e-8))
+        """See `ByLosses.weights`."""
+        return super().weights(losses)
 
 
 class Famo(ByLosses):
@@ -178,9 +192,9 @@ class Famo(ByLosses):
         super().__init__(self.famo)
 
     def weights(self, losses: Tensor) -> Tensor:
-        """A loss of 0 has no logarithm."""
-        self.famo.to(losses.device)
-        return super().weights(losses.clamp_min(1e-8)) * len(losses)
+        """Times K."""
+        weights = super().weights(losses)
+        return torch.where((losses > 0).all(), weights * len(losses), weights)
 
     def learn(self, step: int, after: Tensor | None) -> None:
         """One step of its own Adam."""

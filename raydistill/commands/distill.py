@@ -38,6 +38,7 @@ from raydistill.training.batches import plan_rows
 from raydistill.training.checkpoint import BEST, TrainingState
 from raydistill.training.costs import costs_of
 from raydistill.training.events import read_events
+from raydistill.training.features import make_matchers
 from raydistill.training.metrics_log import METRICS_FILE
 from raydistill.training.plan import ARMS, Arm, TrainingPlan
 
@@ -109,6 +110,10 @@ def distill(
                 # They have said all that will be asked: their cores and memory are the student's now.
                 teaching.close()
             plans = [_plan(config, data, folder, known, arm, seed, source) for seed in config.seeds for arm in ARMS]
+            if config.distill.features:  # a mistake is told before the student alone is trained
+                some = {name: task.train.views(range(2)) for name, task in data.items()}
+                first = Student.from_pretrained(str(plans[0].initial_student))
+                make_matchers(config, first, some, known.feature_shapes)
             progress.say(f"students: training {', '.join(plan.name for plan in plans)}")
             states = train_all(plans, data, progress, stored, on_stored=teaching.close)
             # What befell teachers while no student heard them.

@@ -170,6 +170,8 @@ class DistillConfig(Frozen):
             ValueError: a name that is not there, or a combination that makes no sense, with the reason.
         """
         for name, feature in self.features.items():
+            if name in ("soft_loss", "hard_loss"):
+                raise ValueError(f"distill.features.{name}: the log has that name already; take another one")
             if feature.teacher not in teachers:
                 raise ValueError(
                     f"distill.features.{name}.teacher is {feature.teacher!r}; teachers are {sorted(teachers)}"
@@ -186,10 +188,10 @@ class DistillConfig(Frozen):
             weights = [self.teacher_weights.get(name, 1.0) for name, of in teachers.items() if of == task]
             if weights and not any(weights):
                 raise ValueError(f"distill.teacher_weights gives all teachers of {task!r} 0; give one of them more")
-            if self.balancing in ("gls", "famo") and not self.task_weights.get(task, 1.0):
+            if self.balancing not in ("fixed", "equal") and not self.task_weights.get(task, 1.0):
                 raise ValueError(
-                    f"distill.balancing {self.balancing} takes the logarithm of every task's loss, and "
-                    f"distill.task_weights makes that of {task!r} 0; give it more, or take another balancing"
+                    f"distill.balancing {self.balancing} cannot balance a task whose loss is always 0, and "
+                    f"distill.task_weights makes that of {task!r} so; give it more, or set balancing to fixed"
                 )
 
     def temperature_of(self, task: str) -> float:

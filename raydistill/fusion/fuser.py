@@ -21,6 +21,9 @@ WITHOUT_LABELS: tuple[FusionName, ...] = ("mean_logits", "mean_probabilities", "
 """Strategies that need neither labels nor a student: what they are worth can be measured on any split."""
 
 
+RULED_OUT = -5.9e4  # above `UNKNOWN`
+
+
 @dataclass(frozen=True)
 class Fused:
     """One soft target a row.
@@ -60,8 +63,11 @@ class Fuser(nn.Module):
         super().__init__()
         self.strategy, self.options = strategy, options
         self.teachers = [standing.teacher for standing in standings]
-        scales = np.array([max(standing.scale, 1e-6) for standing in standings])
-        common = scales.mean() / scales if options.normalize_scales else np.ones(len(scales))
+        scales = np.array([standing.scale for standing in standings])
+        flat = scales < 1e-4  # says the same of everything: nothing to bring to a scale
+        common = np.ones(len(scales))
+        if options.normalize_scales and not flat.all():
+            common = np.where(flat, 1.0, scales[~flat].mean() / np.where(flat, 1.0, scales))
         weights = np.array([teacher_weights.get(name, 1.0) for name in self.teachers])
         if strategy == "best":
             weights = np.array(by_accuracy([standing.accuracy for standing in standings]))
@@ -103,7 +109,7 @@ class Fuser(nn.Module):
             fused = mean_of_logits(logits, weights)
         else:
             fused = mean_of_probabilities(logits, weights, temperature)
-        if self.training:
+        if self.training and torch.is_grad_enabled():  # not where a step's rows are looked at once more
             self._remember(fused, weights)
         return Fused(fused, weights, gate_loss)
 
@@ -125,7 +131,9 @@ class Fuser(nn.Module):
 
     def _at_common_scale(self, logits: Tensor) -> Tensor:
         known = ~unknown_classes(logits)
-        return torch.where(known, logits * self._scales.to(logits).view(-1, 1, 1), logits)
+        scaled = logits * self._scales.to(logits).view(-1, 1, 1)
+        # A class that is ruled out stays so, and does not become one that is not known.
+        return torch.where(known, scaled.clamp_min(RULED_OUT), logits)
 
     def _remember(self, fused: Tensor, weights: Tensor) -> None:
         classes = fused.detach().argmax(dim=-1)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from raydistill.config.data import TaskKind
 from raydistill.losses.numerics import UNKNOWN
 
+RULED_OUT = -5.8e4
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -36,7 +38,8 @@ def logit_scale(logits: NDArray[Any], kind: TaskKind = "classification") -> floa
     """
     if kind == "regression":
         return 1.0
-    values = np.where(logits > UNKNOWN, logits.astype(np.float64), np.nan)
+    # Classes that are ruled out have no place in a spread.
+    values = np.where(logits > RULED_OUT, logits.astype(np.float64), np.nan)
     return float(np.nanmean(np.abs(values)) / 2 if kind == "multilabel" else np.nanmean(np.nanstd(values, axis=1)))
 
 

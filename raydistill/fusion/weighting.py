@@ -138,7 +138,9 @@ def of_least_norm(gradients: Tensor, present: Tensor, most: float) -> Tensor:
         present: [teachers] bool; the others have no part.
         most: of one weight.
     """
-    gramian = matrix_product(gradients, gradients.T).double().cpu().numpy()
+    # In double precision: rounded inner products of like gradients are no Gramian any more.
+    exactly = gradients.double()
+    gramian = matrix_product(exactly, exactly.T).cpu().numpy()
     weights = np.zeros(len(gradients))
     there = present.cpu().numpy()
     if there.any():

@@ -84,7 +84,7 @@ class LabelStream:
 
     def _ask(self, teacher: str, views: ViewBatch) -> Question:
         nothing = np.empty(0, dtype=np.int64)
-        if teacher in self._layers:
+        if teacher in self._layers and teacher not in self._lost:
             return self._ask_for_features(teacher, views)
         if self.tables is None:
             question = Question(teacher, views, None, nothing if teacher in self._lost else np.arange(len(views)))
@@ -101,11 +101,9 @@ class LabelStream:
         return question
 
     def _ask_for_features(self, teacher: str, views: ViewBatch) -> Question:
-        question = Question(teacher, views, None, np.arange(0 if teacher in self._lost else len(views)))
-        if len(question.asked):
-            assert self.labeller is not None
-            question.pending = self.labeller.ask(teacher, views, self._layers[teacher])
-        return question
+        assert self.labeller is not None
+        pending = self.labeller.ask(teacher, views, self._layers[teacher])
+        return Question(teacher, views, None, np.arange(len(views)), pending)
 
     def _answer(self, ahead: deque[Step]) -> tuple[StepViews, dict[str, SoftTargets]]:
         step_views, questions = ahead[0]
@@ -135,6 +133,8 @@ class LabelStream:
                 self._count(question.teacher, TeacherCost(waited_s=gap_s, failovers=error.failovers, worst_gap_s=gap_s))
                 if self._on_loss in ("stored", "hard_labels"):
                     self._lose(question, error)
+                    if question.table is None and self.tables is not None:  # what others have had it say is there still
+                        question.table = self.tables.open(question.teacher, question.views.view, self._event)
                     return
             raise
         self._count(

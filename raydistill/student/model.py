@@ -64,7 +64,7 @@ class Student(nn.Module, PyTorchModelHubMixin):
         self.take_auxiliary()  # of an earlier call, which nobody took
         outputs = {}
         for name, prepared in inputs.items():
-            self.passing = (name, None)
+            self.passing = (name, prepared.get("attention_mask") if self.shape.classifier is not None else None)
             if self.shape.classifier is not None:
                 return {name: answer(self.classifier, prepared)}
             tokens, mask = self.stems[self.shape.tasks[name].domain](**prepared)

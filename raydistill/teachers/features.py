@@ -25,27 +25,29 @@ class Taps:
         self.teacher = teacher
         self.heard: dict[Layer, tuple[nn.Module, Any]] = {}
 
-    def features(self, mask: Tensor | None) -> Features:
-        """In float16 on the CPU, see `Layer`.
+    def features(self, mask: Tensor | None, num_rows: int) -> Features:
+        """In float16 on the CPU, see `Layer`. Four dimensions are read as [batch, channels, height, width].
 
         Args:
+            num_rows: of the batch.
             mask: [batch, positions] of real tokens, where the teacher takes one.
 
         Raises:
             TeacherError: a layer gave something that is no features, or was not passed.
         """
-        return {layer: self._features(layer, mask) for layer in self.heard}
+        return {layer: self._features(layer, mask, num_rows) for layer in self.heard}
 
-    def _features(self, layer: Layer, mask: Tensor | None) -> NDArray[np.float16]:
+    def _features(self, layer: Layer, mask: Tensor | None, num_rows: int) -> NDArray[np.float16]:
         module, output = self.heard[layer]
         while isinstance(output, tuple | list) and len(output):
             output = output[0]
         if hasattr(output, "last_hidden_state"):
             output = output.last_hidden_state
-        if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4):
+        if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4) or len(output) != num_rows:
             shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise TeacherError(
-                f"teacher {self.teacher!r}: layer {layer.name!r} gives {shape}, and features are [batch, channels], "
+                f"teacher {self.teacher!r}: layer {layer.name!r} gives {shape} for {num_rows} rows, and features are "
+                "[batch, channels], "
                 "[batch, positions, channels] or [batch, channels, height, width]; name another layer"
             )
         values = output.float()

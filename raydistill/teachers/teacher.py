@@ -78,7 +78,7 @@ class Teacher:
             if layers:
                 with tapped(self.name, self.network.module, layers) as taps:
                     logits = self.network.logits(prepared).float().cpu().numpy()
-                features = taps.features(prepared.get("attention_mask"))
+                features = taps.features(prepared.get("attention_mask"), len(views))
             else:
                 logits, features = self.network.logits(prepared).float().cpu().numpy(), {}
         if logits.ndim != 2 or len(logits) != len(views) or logits.shape[1] <= self.columns.max():

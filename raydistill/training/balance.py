@@ -54,11 +54,21 @@ class Balance:
             self.by_gradients = by_gradients(name, len(self.names), options)
         trunk = list(objective.student.trunk.parameters()) if len(self.names) > 1 else []
         rest = [each for each in objective.student.parameters() if not any(each is other for other in trunk)]
-        beside = list(objective.beside.parameters())
+        # Projectors learn from a task's loss, a gate from its own.
+        projectors = [
+            p for name, each in objective.beside.items() if name in objective.of_tasks for p in each.parameters()
+        ]
+        gates = [
+            p for name, each in objective.beside.items() if name not in objective.of_tasks for p in each.parameters()
+        ]
         # Weights that hang on the losses of a whole step are not known before its last micro-batch.
         self._whole = self.by_losses is not None and micro_per_step > 1
         # Such weights are of all that a task's loss reaches; weights by gradients are of the trunk alone.
-        shared, others = ([*trunk, *rest], beside) if self.by_losses else (trunk, [*rest, *beside])
+        everything, apart = [*trunk, *rest, *projectors], [*rest, *projectors, *gates]
+        shared, others = (everything, gates) if self.by_losses else (trunk, apart)
+        self._task_weights = objective.task_weights
+        if self.by_losses:
+            self.by_losses.to(next(objective.parameters()).device)
         self._trunk_size = sum(parameter.numel() for parameter in trunk)
         self._gradients = TaskGradients(shared, others, len(self.names))
         self._losses: Tensor | None = None
@@ -86,6 +96,7 @@ class Balance:
         """A micro-batch's share of the step's gradient."""
         losses = torch.stack([loss.detach() for loss in by_task.values()])
         self._losses = losses if self._losses is None else self._losses + losses
+        self.names = list(by_task)  # in the order of the losses, whatever that of the student's tasks
         if self._apart:
             self._gradients.add(list(by_task.values()), beside)
             return
@@ -118,7 +129,9 @@ class Balance:
             weights = self._weights_by_losses(step, self._losses).double().cpu()
         elif self.by_gradients is not None:
             with seeded(self.seed, step):
-                weights = self.by_gradients.weights(gramian).double().cpu()
+                # A task that has nothing to say in this step, or has learned all, is none to bargain with.
+                if bool((gramian.diagonal() > 0).all()):
+                    weights = self.by_gradients.weights(of_full_rank(gramian)).double().cpu()
         self._gradients.write(weights.to(rows) @ rows)
         return self._measure(gramian, weights)
 
@@ -166,11 +179,25 @@ class Balance:
                 norms = math.sqrt(max(0.0, float(gramian[i, i] * gramian[j, j])))
                 pairs[f"{first}~{self.names[j]}"] = float(gramian[i, j]) / norms if norms else 0.0
         return {
-            "weight": dict(zip(self.names, weights.tolist(), strict=True)),
+            "weight": {
+                name: weight * self._task_weights.get(name, 1.0)
+                for name, weight in zip(self.names, weights.tolist(), strict=True)
+            },
             "loss_share": {name: loss / total for name, loss in zip(self.names, losses, strict=True)},
             "gradient_norm": {name: math.sqrt(max(0.0, float(gramian[i, i]))) for i, name in enumerate(self.names)},
             "cosine": pairs,
         }
+
+
+def of_full_rank(gramian: Tensor) -> Tensor:
+    """Without the tiny negative eigenvalues that rounding leaves where gradients are alike: solvers mind them."""
+    values, vectors = torch.linalg.eigh(gramian)
+    if not bool(torch.isfinite(values).all()) or float(values[-1]) <= 0:
+        return gramian
+    mended: Tensor = vectors @ torch.diag(values.clamp_min(1e-10 * float(values[-1]))) @ vectors.T
+    # A task without any gradient stays one.
+    silent = gramian.diagonal() == 0
+    return mended.masked_fill(silent.unsqueeze(0) | silent.unsqueeze(1), 0.0)
 
 
 @contextlib.contextmanager

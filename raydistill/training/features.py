@@ -63,11 +63,13 @@ class StudentTaps:
 
     def _hook(self, layer: str) -> Any:
         def hear(module: nn.Module, inputs: Any, output: Any) -> None:
-            tokens = output
-            while isinstance(tokens, tuple):
-                tokens = tokens[0]
             assert self._student.passing is not None
             task, mask = self._student.passing
+            tokens = output
+            if isinstance(output, tuple) and len(output) == 2 and isinstance(output[1], Tensor):
+                tokens, mask = output  # of a stem
+            while isinstance(tokens, tuple):
+                tokens = tokens[0]
             self.heard[task, layer] = Heard(tokens, mask)
 
         return hear
@@ -152,17 +154,21 @@ def _probe(name: str, feature: FeatureConfig, student: Student, task: str, views
         raise ConfigError(f"distill.features.{name}: the student has no layer {feature.student_layer!r}; {hint}")
     taps = StudentTaps(student, {feature.student_layer})
     with taps.listening() as heard:
-        student({task: student.preparer(task)(views)})
+        device = next(student.parameters()).device
+        student({task: {key: value.to(device) for key, value in student.preparer(task)(views).items()}})
     found = heard.get((task, feature.student_layer))
     if found is None:
         raise ConfigError(
             f"distill.features.{name}: task {task!r} does not pass the student's layer {feature.student_layer!r}; name "
             "one that it passes"
         )
-    if not isinstance(found.tokens, Tensor) or found.tokens.ndim not in (2, 3):
+    wanted = (3,) if FEATURE_LOSSES[feature.loss].positions else (2, 3)
+    tokens = found.tokens
+    if not isinstance(tokens, Tensor) or tokens.ndim not in wanted or len(tokens) != len(views):
+        shape = list(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
         raise ConfigError(
-            f"distill.features.{name}: the student's layer {feature.student_layer!r} gives no [batch, positions, "
-            "channels]; name another one, such as trunk"
+            f"distill.features.{name}: the student's layer {feature.student_layer!r} gives {shape} for {len(views)} "
+            "rows, and [batch, positions, channels] is wanted; name another one"
         )
     return found
 

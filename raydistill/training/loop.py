@@ -13,6 +13,7 @@ from torch import nn
 
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
+from raydistill.errors import RaydistillError, first_line
 from raydistill.fusion.fuser import make_fuser
 from raydistill.precision import autocast, use_bf16
 from raydistill.schedule import learning_rate_at
@@ -74,10 +75,16 @@ def train_student(
     optimizer = torch.optim.AdamW(groups, lr=training.learning_rate, betas=(0.9, 0.98), fused=True)
     state = load_state(plan.folder) or TrainingState()
     if state.step:
-        student.load_state_dict(state.model)
-        objective.beside.load_state_dict(state.beside)
-        balance.restore(state.balancing)
-        optimizer.load_state_dict(state.optimizer)
+        try:
+            student.load_state_dict(state.model)
+            objective.beside.load_state_dict(state.beside)
+            balance.restore(state.balancing)
+            optimizer.load_state_dict(state.optimizer)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise RaydistillError(
+                f"the checkpoint in {plan.folder} is of another version or setting ({first_line(error)}); run with "
+                "--again to start over"
+            ) from error
     if state.num_threads:
         torch.set_num_threads(state.num_threads)
     state.num_threads = torch.get_num_threads()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from raydistill.balancing.plain import PLAIN, fixed
@@ -77,6 +78,7 @@ class Objective(nn.Module):
         self.choices = {name: SoftLossChoice.of(distill, name) for name in tasks}
         self.task_weights = PLAIN.get(distill.balancing, fixed)(distill.task_weights)
         # Prefixed: a task may be called `train` or `type`, a module's child may not.
+        self.of_tasks = frozenset(f"features_{name}" for name in self.matchers)
         self.beside = nn.ModuleDict(
             {f"fuser_{name}": fuser for name, fuser in fusers.items()}
             | {f"features_{name}": matcher for name, matcher in self.matchers.items()}
@@ -133,5 +135,10 @@ class Objective(nn.Module):
             if name in auxiliary:
                 by_task[name] = by_task[name] + share * auxiliary[name]
             metrics[f"{name}/hard_loss"] = hard_loss.detach()
+        idle = [parameter.sum() for parameter in self.beside.parameters()]
+        if idle:
+            # Data parallelism waits for every parameter's gradient, also where a lost teacher leaves one without.
+            nothing = 0.0 * torch.stack(idle).sum()
+            beside = nothing if beside is None else beside + nothing
         metrics["total_loss"] = sum(loss.detach() for loss in by_task.values())  # type: ignore[assignment]
         return by_task, beside, metrics

@@ -135,7 +135,11 @@ def _expand(pattern: str, config: Config) -> list[str]:
     if "*" not in pattern:
         return [pattern]
     head, _, tail = pattern.partition("*")
-    names = sorted(config.teachers) if head in OF_TEACHERS else sorted(config.tasks)
+    names = sorted(config.tasks)
+    if head in OF_TEACHERS:
+        names = sorted(config.teachers)
+    elif head == "distill.features.":
+        names = sorted(config.distill.features)
     if tail.count("*") or not (head.endswith(".") and (not tail or tail.startswith("."))):
         raise ConfigError(f"space.{pattern}: `*` stands for one whole name, such as distill.task_weights.*")
     return [f"{head}{name}{tail}" for name in names]

@@ -29,7 +29,7 @@ from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData, load_task_data
 from raydistill.errors import RaydistillError
 from raydistill.evaluation.models import student_models
-from raydistill.soft_labels.layers import layers_asked
+from raydistill.soft_labels.layers import layer_of
 from raydistill.soft_labels.source import total_cost
 from raydistill.student.model import Student
 from raydistill.training.checkpoint import TrainingState, load_state
@@ -164,7 +164,8 @@ def _known(setting: Setting, config: Config, data: dict[str, TaskData], folder: 
 def seen_by_teachers(config: Config) -> str:
     """Changes with all that decides what teachers are asked and who they are."""
     content = config.model_dump(mode="json", include={"tasks", "teachers", "cache_dir", "store"})
-    layers = {teacher: [str(layer) for layer in asked] for teacher, asked in layers_asked(config.distill).items()}
+    features = config.distill.features
+    layers = {name: [each.teacher, str(layer_of(each))] for name, each in features.items()}
     return digest({**content, "layers": layers} if layers else content)
 
 

@@ -80,7 +80,7 @@ def test_a_layer_that_is_not_there_is_one_line_before_anything_trains(lab: Lab) 
     features = {"deep": {**LAYER, "teacher_layer": "layers.9"}}
     config, out = lab.config(distill={"soft_labels": "local", "features": features}), lab.new("run")
     assert_refused(lab.run("distill", config, "--out", out), "'expert'", "'layers.9'", "did you mean")
-    assert not (out / "checkpoints").exists()
+    assert not (out / "checkpoints" / "alone-seed0").exists()
 
 
 def test_experts_and_balanced_tasks_are_told_in_the_report(lab: Lab) -> None:

@@ -15,6 +15,7 @@ from raydistill.balancing.plain import PLAIN
 from raydistill.balancing.scalar import METHODS as BY_LOSSES
 from raydistill.balancing.scalar import ByLosses, by_losses
 from raydistill.config.distill import BalancingOptions
+from raydistill.training.balance import of_full_rank
 
 Floats = NDArray[np.float64]
 LOSSES = np.array([0.5, 2.0, 1.2])
@@ -140,6 +141,25 @@ def test_orthogonal_gradients_of_one_length_are_summed_up_to_a_common_factor(nam
     w = weights_of(name, np.eye(3))
     np.testing.assert_allclose(w, w[0], rtol=1e-3)
     assert 0.9 < w[0] < 1.6
+
+
+@pytest.mark.parametrize("name", BY_GRADIENTS)
+def test_gradients_that_are_all_but_alike_can_be_balanced(name: str) -> None:
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        one = torch.randn(1000, generator=generator)
+        rows = torch.stack([one, one * 1.0001, one + 1e-5 * torch.randn(1000, generator=generator)])
+        gramian = of_full_rank((rows @ rows.T).double())
+        assert np.isfinite(by_gradients(name, 3, options()).weights(gramian).numpy()).all()
+
+
+@pytest.mark.parametrize("name", BY_LOSSES)
+def test_a_task_without_a_loss_in_a_step_leaves_the_others_their_weight(name: str) -> None:
+    method = scalar(name, dwa={"every": 1})
+    for step in range(1, 4):
+        weights = now(method, np.array([0.0, 1.0, 2.0]))
+        assert np.isfinite(weights).all() and (weights[1:] > 0.05).all()
+        method.learn(step, torch.tensor([0.0, 0.9, 1.9], dtype=torch.float64))
 
 
 def scalar(name: str, **sections: dict[str, float]) -> ByLosses:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp, softmax
 
-from raydistill.config.distill import DistillConfig, FusionName, FusionOptions
+from raydistill.config.distill import AekdOptions, DistillConfig, FusionName, FusionOptions
 from raydistill.fusion.combining import mean_of_logits, mean_of_probabilities, shares, spoken
 from raydistill.fusion.fuser import Fuser, ensemble, make_fuser
 from raydistill.fusion.standing import Standing, asked_about, logit_scale
@@ -245,6 +245,36 @@ def test_extreme_logits_stay_finite(strategy: FusionName, size: float) -> None:
     if fused.gate_loss is not None:
         fused.gate_loss.backward()
         assert all(torch.isfinite(parameter.grad).all() for parameter in fuser.parameters())
+
+
+@pytest.mark.parametrize("most", [0.6, 1.0])
+def test_gradients_that_are_all_but_alike_still_have_weights(most: float) -> None:
+    """Two classes have one direction; what is left is rounding, and no Gramian in single precision."""
+    for seed in range(50):
+        generator = torch.Generator().manual_seed(seed)
+        first = torch.randn(16, 2, generator=generator) * 5
+        logits = torch.stack([first, first * 1.001, first + 1e-4])
+        fuser = Fuser("aekd", standings(), 2, FusionOptions(aekd=AekdOptions(most=most)), {})
+        fused = fuser(logits.half(), 1.0, torch.randn(16, 2, generator=generator), torch.full((16,), -1))
+        torch.testing.assert_close(fused.weights.sum(dim=0), torch.ones(16))
+
+
+def test_a_class_that_is_ruled_out_is_not_one_that_is_not_known() -> None:
+    logits = made_up()
+    logits[0, :, 2] = -5.9e4
+    logits[1] *= 20
+    logits[2] = 1.0  # says nothing: no spread
+    scales = tuple(logit_scale(each) for each in logits)
+    spread = np.delete(logits[0], 2, axis=1).std(axis=-1).mean()
+    assert scales[0] == pytest.approx(spread) and scales[2] == 0.0
+    fuser = Fuser("mean_logits", standings(scales), CLASSES, FusionOptions(), {}).eval()
+    found = fuser(torch.from_numpy(logits), 1.0, torch.zeros(ROWS, CLASSES), torch.full((ROWS,), -1)).logits
+    p = softmax(found.numpy(), axis=-1)
+    np.testing.assert_allclose(p[:, 2], 0.0, atol=1e-12)
+    common = (scales[0] + scales[1]) / 2
+    expected = (logits[0] * common / scales[0] + logits[1] * common / scales[1] + 1.0) / 3
+    kept = [0, 1, 3, 4]
+    np.testing.assert_allclose(p[:, kept], softmax(expected[:, kept], axis=-1), rtol=1e-6)
 
 
 def test_one_teacher_is_itself_under_every_strategy() -> None:

@@ -79,7 +79,7 @@ def loss_of(
     one = [Standing("teacher", 0.9, 1.0)]
     fusers = {name: make_fuser(distill, name, one, len(task.label_names)) for name, task in TASKS.items()}
     by_task, beside, metrics = Objective(student, TASKS, distill, fusers)(batches)  # type: ignore[arg-type]
-    assert beside is None
+    assert beside is None  # one teacher needs no gate
     return sum(by_task.values(), torch.zeros(())), metrics
 
 
@@ -166,6 +166,19 @@ def test_gradients_of_parts_add_up_to_those_of_the_whole(cuts: tuple[int, ...]) 
     assert len(whole) == 4
     for parameter, expected in zip(student.parameters(), whole, strict=True):
         torch.testing.assert_close(parameter.grad, expected)
+
+
+def test_what_is_learned_beside_has_a_gradient_also_where_no_teacher_spoke() -> None:
+    """Data parallelism waits for it."""
+    student, rows = made_up(6, taught=())
+    distill = weighing(2.0, 0.3, {}, fusion="gate")
+    two = [Standing("one", 0.9, 1.0), Standing("two", 0.9, 1.0)]
+    fusers = {name: make_fuser(distill, name, two, len(task.label_names)) for name, task in TASKS.items()}
+    objective = Objective(student, TASKS, distill, fusers)  # type: ignore[arg-type]
+    by_task, beside, _ = objective(batches_of(rows))
+    (sum(by_task.values()) + beside).backward()
+    assert len(list(objective.beside.parameters())) == 4
+    assert all(parameter.grad is not None for parameter in objective.parameters())
 
 
 def test_without_any_label_and_teacher_the_loss_is_zero_and_finite() -> None:

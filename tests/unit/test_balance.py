@@ -28,7 +28,9 @@ class Shared(nn.Module):
         self.student = nn.Module()
         self.student.trunk = nn.Sequential(nn.Linear(5, 6), nn.Tanh())
         self.student.heads = nn.ModuleDict({name: nn.Linear(6, 1) for name in NAMES})
-        self.beside = nn.ModuleDict({"gate": nn.Linear(5, 1)})
+        self.beside = nn.ModuleDict({"gate": nn.Linear(5, 1), "features_deep": nn.Linear(6, 1)})
+        self.of_tasks = {"features_deep"}
+        self.task_weights: dict[str, float] = {}
 
     def forward(self, rows: dict[str, Tensor], of: int) -> tuple[dict[str, Tensor], Tensor]:
         """Shares of mean losses over `of` rows."""
@@ -36,6 +38,8 @@ class Shared(nn.Module):
             name: (scale * (self.student.heads[name](self.student.trunk(rows[name])) - 1) ** 2).sum() / of
             for name, scale in zip(NAMES, (1.0, 20.0, 0.3), strict=True)
         }
+        deep = self.beside["features_deep"](self.student.trunk(rows["b"]))
+        by_task["b"] = by_task["b"] + (deep**2).sum() / of
         return by_task, (self.beside["gate"](rows["a"]) ** 2).sum() / of
 
 
@@ -148,6 +152,20 @@ def test_micro_batches_make_the_same_step_as_one_batch(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_measuring_changes_nothing(method: str) -> None:
     assert_same(train(method, every=1)[0], train(method)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_figures_are_told_by_the_tasks_that_they_are_of_in_whatever_order() -> None:
+    objective, rows = Shared(), some_rows()
+    objective.tasks = dict.fromkeys(reversed(NAMES))  # as a saved student has them
+    objective.task_weights = {"a": 3.0}
+    balance = Balance(distill_of("fixed", every=1), objective, 1, 1, seed=0)  # type: ignore[arg-type]
+    balance.begin(0)
+    by_task, beside = objective(rows, 8)
+    balance.backward(by_task, beside, 0)
+    figures = balance.finish(0)
+    assert figures is not None
+    assert max(figures["loss_share"], key=lambda name: figures["loss_share"][name]) == "b"
+    assert figures["weight"] == {"a": 3.0, "b": 1.0, "c": 1.0}
 
 
 def test_gradient_methods_balance_the_trunk_alone() -> None:

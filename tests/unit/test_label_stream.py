@@ -16,6 +16,7 @@ from raydistill.config.models import Config
 from raydistill.data.batch import ViewBatch
 from raydistill.data.dataset import TaskData
 from raydistill.errors import SoftLabelError, TeacherGone
+from raydistill.soft_labels.layers import NO_LAYERS, Layer, Layers
 from raydistill.soft_labels.source import Answer, StepViews, total_cost
 from raydistill.soft_labels.store import LabelTable
 from raydistill.soft_labels.stream import LabelStream
@@ -36,7 +37,7 @@ class Counting:
         self.happened: list[tuple[float, str]] = []
         self._lock = threading.Lock()
 
-    def ask(self, teacher: str, views: ViewBatch) -> Counting.Call:
+    def ask(self, teacher: str, views: ViewBatch, layers: Layers = NO_LAYERS) -> Counting.Call:
         return Counting.Call(self, views)
 
     def events(self) -> list[tuple[float, str]]:
@@ -240,6 +241,25 @@ def test_of_a_batch_that_a_lost_teacher_knows_in_part_the_rest_is_nan(
     logits = targets["mood"].logits["it"]
     np.testing.assert_array_equal(logits[0], said(np.array([1]))[0])
     assert np.isnan(logits[1]).all()
+    stream.close()
+
+
+def test_a_teacher_of_features_that_is_lost_leaves_what_the_store_has_of_it(
+    config_of: Callable[..., Config], tiny_data: Data
+) -> None:
+    config, split = config_of(on_teacher_loss="stored"), tiny_data["mood"].train
+    asked = [{"mood": split.views(rows)} for rows in ([0, 1], [2, 3], [4, 5])]
+    filling = LabelStream(config, config.teachers, Counting(100), tables_of(config, tiny_data))
+    assert len(list(filling.stream(asked))) == 3
+    filling.close()
+    labeller = Counting(100, 1)
+    layers = {"it": (Layer("deep"),)}
+    stream = LabelStream(config, config.teachers, labeller, tables_of(config, tiny_data), layers=layers)
+    assert not stream.complete()  # it is asked about every row, whatever the store has
+    answered = [targets["mood"].logits["it"] for _, targets in stream.stream(asked)]
+    for step_views, logits in zip(asked, answered, strict=True):
+        np.testing.assert_array_equal(logits, said(step_views["mood"].sample_ids))
+    assert any("stored soft labels only" in what for _, what in stream.events())
     stream.close()
 
 

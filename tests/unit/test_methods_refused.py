@@ -31,6 +31,7 @@ DEEP = {"teacher": "one", "teacher_layer": "deep"}
         ({"loss_options": {"skew_kl": {"skew": 1.0}}}, ["skew_kl.skew", "less than 1"]),
         ({"features": {"deep": {**DEEP, "loss": "hints"}}}, ["distill.features.deep.loss", "'hint'"]),
         ({"features": {"deep": {**DEEP, "teacher": "nobody"}}}, ["features.deep.teacher", "'nobody'", "one"]),
+        ({"features": {"soft_loss": DEEP}}, ["distill.features.soft_loss", "name already"]),
         ({"features": {"deep": {"teacher": "one"}}}, ["distill.features.deep.teacher_layer", "missing"]),
         (
             {"features": {"deep": DEEP}, "soft_labels": "stored"},
@@ -38,7 +39,7 @@ DEEP = {"teacher": "one", "teacher_layer": "deep"}
         ),
         ({"teacher_weights": {"three": 1}}, ["distill.teacher_weights", "'three'", "one"]),
         ({"teacher_weights": {"one": 0, "two": 0}}, ["distill.teacher_weights", "'mood'", "0"]),
-        ({"balancing": "gls", "task_weights": {"mood": 0}}, ["gls", "logarithm", "'mood'"]),
+        ({"balancing": "gls", "task_weights": {"mood": 0}}, ["gls", "always 0", "'mood'", "fixed"]),
     ],
 )
 def test_a_config_says_what_is_wrong(

@@ -200,6 +200,16 @@ def test_every_loss_goes_with_every_way_to_fuse(
     assert state.trust.keys() == set(TASKS)
 
 
+def test_a_checkpoint_of_another_version_is_one_line(plan_of: Callable[..., TrainingPlan], tiny_data: Data) -> None:
+    plan = plan_of("old", num_steps=20)
+    stopped_at(plan, tiny_data, 20)
+    saved = torch.load(plan.folder / LATEST, weights_only=True)
+    saved["optimizer"]["param_groups"].pop()
+    torch.save(saved, plan.folder / LATEST)
+    with pytest.raises(RaydistillError, match=r"of another version or setting .*--again"):
+        train_student(plan, tiny_data)
+
+
 class Rounding:
     """A labeller whose answer depends a little on the batch that a row comes in, as a matrix product's does."""
 
