@@ -70,6 +70,7 @@ def _front(study: Study, names: list[str], index: int, alone: list[TrialRecord])
     if points:
         x, y = zip(*sorted(points), strict=True)
         figure.add_scatter(x=x, y=y, mode="markers", name="student alone", marker={"color": ALONE, "symbol": "x"})
+        figure.update_layout(legend={"orientation": "h", "yanchor": "top", "y": -0.2})  # clear of the colour bars
     return figure
 
 
