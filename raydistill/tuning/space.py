@@ -35,6 +35,8 @@ class Parameter(Frozen):
     @field_validator("float_range", "int_range", mode="before")
     @classmethod
     def _is_a_range(cls, value: Any) -> Any:
+        if value is None:  # as a space that was written down has it
+            return value
         if not isinstance(value, list | tuple) or len(value) != 2 or any(isinstance(end, bool) for end in value):
             raise ValueError("write both ends as numbers: [low, high]")
         return value

@@ -126,6 +126,11 @@ def test_a_star_stands_for_every_name() -> None:
     assert list(space.space) == [f"distill.task_weights.{name}" for name in ("clothes", "language", "sentiment")]
 
 
+def test_a_space_that_was_written_down_is_read_again() -> None:
+    space = load_space(content(space={T: {"float": [1, 4], "log": True}, "student.depth": {"int": [2, 4]}}))
+    assert load_space(space.model_dump(mode="json", by_alias=True)) == space
+
+
 def test_all_that_is_shipped_is_checked() -> None:
     from raydistill.tuning.space import list_spaces
 
