@@ -33,8 +33,9 @@ def test_peak_memory_sees_what_was_held_in_between() -> None:
     with Watched(every_s=0.01) as memory:
         before = memory.peak_bytes
         held = np.ones(300_000_000, np.uint8)
-        looked.clear()
-        assert looked.wait(10) and held.any()
+        for _ in range(2):  # the first may have begun before
+            looked.clear()
+            assert looked.wait(10) and held.any()
     assert memory.peak_bytes - before > 150_000_000
     assert before > psutil.Process(os.getpid()).memory_info().rss / 10
 
