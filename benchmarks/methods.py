@@ -55,9 +55,10 @@ def methods(only: set[str]) -> dict[str, dict[str, dict[str, Any]]]:
     """By kind and method: what its config says beside the plain one's."""
     kinds: dict[str, dict[str, dict[str, Any]]] = {
         "losses": {
-            name: {"loss": name} for name in ("reverse_kl", "js", "skew_kl", "dkd", "dist", "nkd", "mse")
+            name: {"loss": name} for name in ("reverse_kl", "js", "skew_kl", "dist", "nkd", "mse")
         } | {"kl, standardize": {"standardize": True, "temperature": 2.0}, "kl, T = 2": {"temperature": 2.0},
-               "dkd, β = 1": {"loss": "dkd", "loss_options": {"dkd": {"beta": 1.0}}}},
+               "dkd, β = 1": {"loss": "dkd", "loss_options": {"dkd": {"beta": 1.0}}},
+               "dkd, β = 8": {"loss": "dkd", "loss_options": {"dkd": {"beta": 8.0}}}},
         "features": {
             name: {"features": {"deep": {**LAYER, "loss": name, "weight": weight}}, "soft_labels": "local"}
             for name, weight in (("hint", 0.1), ("rkd_distance", 1.0), ("rkd_angle", 1.0), ("similarity", 1.0),

@@ -9,9 +9,11 @@ import statistics
 from importlib.metadata import version
 from typing import Any
 
+from scipy.stats import t
+
 from raydistill.evaluation.assemble import machine
 
-CLEAR = 2.0  # standard errors
+SURE = 0.95  # of a difference that is called better or worse, by Student's t
 
 
 def print_page(
@@ -55,6 +57,7 @@ def print_page(
         "balancing": "Balancing tasks",
         "labels": "With all labels instead of a tenth",
     }
+    sizes = {kind: len(names) for kind, names in kinds.items() if kind != "labels"}
     helped: dict[str, list[str]] = {"better": [], "worse": [], "no clear difference": []}
     for kind, names in kinds.items():
         print(f"### {titles[kind]}\n\n{head}")
@@ -73,12 +76,13 @@ def print_page(
         print()
     for word, names in helped.items():
         text = ", ".join(dict.fromkeys(names)) or "none"
-        than = (
-            ""
-            if word == "no clear difference"
-            else f" than plain distillation, by {CLEAR:g} standard errors over seeds"
-        )
+        than = "" if word == "no clear difference" else " than plain distillation"
         print(f"**{word[0].upper()}{word[1:]}**{than}: {text}.\n")
+    print(
+        f"A difference counts where the t interval of {SURE:.0%} over the seeds' differences leaves out 0. Of "
+        f"{sum(sizes.values())} methods that changed nothing {(1 - SURE) * sum(sizes.values()):.1f} would count by "
+        "chance.\n"
+    )
     gradient = [ms("balancing", name) for name in ("pcgrad", "cagrad", "mgda", "nash_mtl", "aligned_mtl", "upgrad")
                 if ("balancing", name, 0) in results]  # fmt: skip
     scalar = [
@@ -96,7 +100,8 @@ def print_page(
 def compared(differences: list[float]) -> tuple[str, str]:
     mean = statistics.mean(differences)
     error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else float("inf")
-    word = "better" if mean > CLEAR * error else "worse" if mean < -CLEAR * error else "no clear difference"
+    clear = float(t.ppf((1 + SURE) / 2, max(1, len(differences) - 1))) * error
+    word = "better" if mean > clear else "worse" if mean < -clear else "no clear difference"
     return word, f"{mean:+.3f} ± {error:.3f} {word}"
 
 

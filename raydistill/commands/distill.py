@@ -22,7 +22,7 @@ from raydistill.commands.preparing import as_config, check_store, load_data, wit
 from raydistill.commands.progress import Progress
 from raydistill.commands.report import draw
 from raydistill.commands.run_folder import RunFolder, open_run, write_atomically
-from raydistill.commands.students import make_student, save_student
+from raydistill.commands.students import check_student, make_student, save_student
 from raydistill.commands.teach import teach_missing
 from raydistill.commands.trainings import train_all
 from raydistill.config.loader import check_complete
@@ -92,6 +92,8 @@ def distill(
             preflight(config)
         data = load_data(config, progress)
         check_methods(config, {name: len(task.label_names) for name, task in data.items()})
+        if not folder.initial(config.seed).exists():
+            check_student(config, data)
         teach_missing(config, data, progress)
         label_names = {name: task.label_names for name, task in data.items()}
         with contextlib.ExitStack() as teaching:

@@ -11,7 +11,7 @@ from raydistill.commands.labels import Labels, training_jobs
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
 from raydistill.fusion.standing import Standing
-from raydistill.soft_labels.layers import layer_of, layers_asked
+from raydistill.soft_labels.layers import layer_of, layers_asked, layers_kept
 from raydistill.soft_labels.source import Labeller
 from raydistill.soft_labels.tables import RunTables
 from raydistill.teachers.sources import SourcePlan
@@ -67,5 +67,6 @@ def source_plan(config: Config, data: dict[str, TaskData], known: KnownTeachers)
     taught = {job.teacher: job.taught for job in training_jobs(config, data, known.descriptions)}
     mode = config.distill.soft_labels
     ways = {way: reach for way, reach in known.ways.items() if mode in ("auto", way)}
-    tables = RunTables(config, taught) if config.store.fill or mode == "stored" else None
+    kept = layers_kept(config.distill, known.feature_shapes) if config.store.features else {}
+    tables = RunTables(config, taught, kept) if config.store.fill or mode == "stored" else None
     return SourcePlan(config, ways, tables, known.why_one_way)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from raydistill.student.shape import student_shape
 from raydistill.student.stems import TextStem
 from raydistill.student.trunks.transformers import EncoderTrunk
 from raydistill.student.vocabulary import borrow_embeddings, find_tokenizer, train_tokenizer
-from raydistill.tasks.heads import NumberHead
-from raydistill.teachers.teacher import load_teacher
+from raydistill.teachers.models import Network
+from raydistill.teachers.teacher import build_teacher, load_teacher
+from raydistill.training.features import hear_layer
 
 
 def make_student(config: Config, data: dict[str, TaskData], seed: int, folder: Path) -> Student:
@@ -39,25 +40,48 @@ def make_student(config: Config, data: dict[str, TaskData], seed: int, folder: P
             the lender's layers do not fit.
     """
     config = with_scales(config, data)
-    label_names = {name: task.label_names for name, task in data.items()}
+    student = _build(config, data, seed)
+
+    def lend(teacher: str) -> Network:
+        return load_teacher(config, teacher, data[config.teachers[teacher].task].label_names).network
+
+    _begin_with(config, student, lend)
+    _save(student, folder)
+    return student
+
+
+def check_student(config: Config, data: dict[str, TaskData]) -> None:
+    """Build the student once and look for the layers that are to learn: a mistake is told before any teacher is taught.
+
+    Raises:
+        ConfigError: as `make_student`, and where a layer of a feature loss is not there.
+    """
+    student = _build(config, data, config.seed)
+
+    def lend(teacher: str) -> Network:
+        return build_teacher(config, teacher, data[config.teachers[teacher].task].label_names)
+
+    _begin_with(config, student, lend)
+    for name, feature in config.distill.features.items():
+        task = config.teachers[feature.teacher].task
+        hear_layer(name, feature, student, task, data[task].train.views(range(2)))
+
+
+def _build(config: Config, data: dict[str, TaskData], seed: int) -> Student:
+    """Its weights drawn, nothing borrowed yet."""
     tokenizer = student_tokenizer(config, data)
     shape = student_shape(
-        config, label_names, len(tokenizer) if tokenizer else 0, (tokenizer.pad_token_id or 0) if tokenizer else 0
+        config,
+        {name: task.label_names for name, task in data.items()},
+        len(tokenizer) if tokenizer else 0,
+        (tokenizer.pad_token_id or 0) if tokenizer else 0,
     )
     torch.manual_seed(seed)
     student = Student(shape.to_json())
     student.tokenizer = tokenizer
     for name, task in data.items():
         if task.scales is not None:
-            head = student.heads[f"task_{name}"]
-            assert isinstance(head, NumberHead)
-            head.keep(task.scales)
-    _pretrain(config, student)
-    if config.student.layers_from:
-        _borrow_layers(config, student, label_names)
-    if config.student.embeddings_from and tokenizer:
-        _borrow(config, student, label_names)
-    _save(student, folder)
+            student.units_of(name).keep(task.scales)
     return student
 
 
@@ -103,8 +127,12 @@ def student_tokenizer(config: Config, data: dict[str, TaskData]) -> PreTrainedTo
     return train_tokenizer(texts(), config.student.vocab_size)
 
 
-def _pretrain(config: Config, student: Student) -> None:
-    """Weights that the config names, into an encoder that has shown that it can be a trunk; or into a classifier."""
+def _begin_with(config: Config, student: Student, lend: Callable[[str], Network]) -> None:
+    """Weights that the config names: pretrained ones, and those of teachers.
+
+    Args:
+        lend: the network of a teacher.
+    """
     if config.student.classifier is not None:
         (task,) = student.shape.tasks.values()
         load_pretrained(student.classifier, config.student.classifier, task)
@@ -112,27 +140,23 @@ def _pretrain(config: Config, student: Student) -> None:
         student.trunk.check(student.shape.longest)
         if not is_model_type(config.student.encoder.model):
             student.trunk.load_pretrained(config.student.encoder.model)
-
-
-def _borrow_layers(config: Config, student: Student, label_names: dict[str, tuple[str, ...]]) -> None:
     lender = config.student.layers_from
-    assert lender is not None
-    assert isinstance(student.trunk, EncoderTrunk)
-    teacher = load_teacher(config, lender, label_names[config.teachers[lender].task])
-    student.trunk.copy_layers(teacher.network.module, lender)
-
-
-def _borrow(config: Config, student: Student, label_names: dict[str, tuple[str, ...]]) -> None:
+    if lender is not None:
+        assert isinstance(student.trunk, EncoderTrunk)
+        student.trunk.copy_layers(lend(lender).module, lender)
     lender = config.student.embeddings_from
-    assert lender is not None
+    if lender is not None and student.tokenizer is not None:
+        _borrow_embeddings(student, lend(lender), lender)
+
+
+def _borrow_embeddings(student: Student, network: Network, lender: str) -> None:
     assert student.tokenizer is not None
-    teacher = load_teacher(config, lender, label_names[config.teachers[lender].task])
-    find = getattr(teacher.network.module, "get_input_embeddings", None)
-    if find is None or not isinstance(teacher.network.prepare, TextPreparer):
+    find = getattr(network.module, "get_input_embeddings", None)
+    if find is None or not isinstance(network.prepare, TextPreparer):
         raise ConfigError(
             f"student.embeddings_from: teacher {lender!r} has no token embeddings; name a text teacher of loader "
             "transformers, or leave it out"
         )
     stem = student.stems["text"]
     assert isinstance(stem, TextStem)
-    borrow_embeddings(stem, student.tokenizer, teacher.network.prepare.tokenizer, find().weight.detach().cpu())
+    borrow_embeddings(stem, student.tokenizer, network.prepare.tokenizer, find().weight.detach().cpu())

@@ -178,8 +178,9 @@ class DistillConfig(Frozen):
                 )
         if self.features and self.soft_labels == "stored":
             raise ValueError(
-                f"distill.features ({', '.join(self.features)}) has to ask the teachers in every step, and with "
-                "distill.soft_labels=stored nobody asks them: set it to auto, local or remote, or leave features out"
+                f"distill.features ({', '.join(self.features)}) has to ask the teachers, and with "
+                "distill.soft_labels=stored nobody asks them while a student trains: set it to auto, local or remote "
+                "(with store.features=true they are asked once), or leave features out"
             )
         for name in self.teacher_weights:
             if name not in teachers:

@@ -72,8 +72,3 @@ def _check_numbers(name: str, config: Config) -> None:
             raise ValueError(
                 f"teachers.{teacher}.train.label_smoothing is for classes, and task {name!r} has numbers; leave it out"
             )
-    if config.student.classifier is not None:
-        raise ValueError(
-            f"student.classifier keeps no units, and those of regression task {name!r} would be lost; take a student "
-            "of stem, trunk and head"
-        )

@@ -114,6 +114,11 @@ class StoreConfig(Frozen):
         None, description="logits kept of a row of classes, or by task; default: all up to 1,024, above the best 32"
     )
     fill: bool = Field(True, description="keep what teachers answer while a student trains")
+    features: bool = Field(
+        False,
+        description="keep what feature losses hear, too: [channels] of each row, float16; with `attention` all "
+        "positions",
+    )
 
     def top_k_of(self, task: str) -> int | None:
         """Logits kept of a row of this task; None: by its number of classes."""

@@ -7,11 +7,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raydistill.config.models import Config, TeacherConfig
 from raydistill.data.batch import ViewBatch
 from raydistill.errors import SoftLabelError, TeacherGone
-from raydistill.soft_labels.layers import Layers
+from raydistill.soft_labels.layers import NO_LAYERS, Layers
 from raydistill.soft_labels.questions import Question, claim, soft_targets
 from raydistill.soft_labels.source import Labeller, StepViews, TeacherCost
 from raydistill.soft_labels.tables import RunTables
@@ -36,7 +37,8 @@ class LabelStream:
         labeller: answers for them; None: the store has to know everything.
         tables: of the store; None: every row is asked and nothing is kept.
         lets_go: of the labeller, as soon as the store knows everything.
-        layers: by teacher, those whose features are wanted, too: such a teacher is asked about every row, every time.
+        layers: by teacher, those whose features are wanted, too: such a teacher is asked about every row, every time,
+            where the tables do not keep them.
     """
 
     def __init__(
@@ -84,9 +86,8 @@ class LabelStream:
 
     def _ask(self, teacher: str, views: ViewBatch) -> Question:
         nothing = np.empty(0, dtype=np.int64)
-        if teacher in self._layers and teacher not in self._lost:
-            return self._ask_for_features(teacher, views)
-        if self.tables is None:
+        asks_always = self.tables is None or (teacher in self._layers and teacher not in self.tables.kept_layers)
+        if self.tables is None or (asks_always and teacher not in self._lost):
             question = Question(teacher, views, None, nothing if teacher in self._lost else np.arange(len(views)))
         else:
             table = self.tables.open(teacher, views.view, self._event)
@@ -97,13 +98,13 @@ class LabelStream:
         if len(question.asked):
             assert self.labeller is not None
             whole = len(question.asked) == len(views)
-            question.pending = self.labeller.ask(teacher, views if whole else views.take(question.asked))
+            self._send(question, views if whole else views.take(question.asked))
         return question
 
-    def _ask_for_features(self, teacher: str, views: ViewBatch) -> Question:
+    def _send(self, question: Question, views: ViewBatch) -> None:
         assert self.labeller is not None
-        pending = self.labeller.ask(teacher, views, self._layers[teacher])
-        return Question(teacher, views, None, np.arange(len(views)), pending)
+        layers = self._layers.get(question.teacher, NO_LAYERS)
+        question.pending = self.labeller.ask(question.teacher, views, layers)
 
     def _answer(self, ahead: deque[Step]) -> tuple[StepViews, dict[str, SoftTargets]]:
         step_views, questions = ahead[0]
@@ -145,7 +146,8 @@ class LabelStream:
         )
         question.computed += len(rows)
         if question.table:
-            question.table.write(rows, answer.logits)
+            kept = self.tables.kept_layers.get(question.teacher) if self.tables else None
+            question.table.write(rows, kept.pack(answer.logits, answer.features) if kept else answer.logits)
         else:
             question.logits, question.features = answer.logits, answer.features
 
@@ -176,7 +178,7 @@ class LabelStream:
                 question.asked = np.flatnonzero(~table.known(rows))
                 self._overtake(question.teacher)
             if len(question.asked):
-                question.pending = self.labeller.ask(question.teacher, question.views.take(question.asked))
+                self._send(question, question.views.take(question.asked))
                 self._hear(question)
             elif not table.known(rows).all():
                 began = time.perf_counter()
@@ -185,9 +187,13 @@ class LabelStream:
             known = table.known(rows)
         if waited_s and self._overtaken[question.teacher] == overtaken:
             self._overtaken[question.teacher] = 0  # it was worth it
-        question.logits = table.read(rows)
+        self._unpack(question, table.read(rows))
         cached = max(0, len(rows) - question.computed)
         self._count(question.teacher, TeacherCost(samples_cached=cached, waited_s=waited_s))
+
+    def _unpack(self, question: Question, values: NDArray[np.float16]) -> None:
+        kept = self.tables.kept_layers.get(question.teacher) if self.tables else None
+        question.logits, question.features = kept.unpack(values) if kept else (values, {})
 
     def _overtake(self, teacher: str) -> None:
         """Whoever claims far more than he can answer soon, as `raydistill label` does, must not hold up a student."""
@@ -201,9 +207,10 @@ class LabelStream:
         question.table.refresh()  # others may hear it still
         rows = question.views.sample_ids
         known = question.table.known(rows)
-        question.logits = np.full((len(rows), question.table.num_classes), np.nan, dtype=np.float16)
+        values = np.full((len(rows), question.table.num_classes), np.nan, dtype=np.float16)
         if known.any():
-            question.logits[known] = question.table.read(rows[known])
+            values[known] = question.table.read(rows[known])
+        self._unpack(question, values)
         self._count(question.teacher, TeacherCost(samples_cached=max(0, int(known.sum()) - question.computed)))
 
     def _lose(self, question: Question, error: TeacherGone) -> None:
@@ -227,7 +234,9 @@ class LabelStream:
 
     def complete(self) -> bool:
         """Whether the store has every soft label that the run can ask for."""
-        return self.tables is not None and not self._layers and self.tables.complete(self._event)
+        if self.tables is None or self._layers.keys() - self.tables.kept_layers:
+            return False
+        return self.tables.complete(self._event)
 
     def answer_through(self, labeller: Labeller | None) -> None:
         """Ask through another one from the next stream on; None: the store has to know everything."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from raydistill.config.models import Config
+from raydistill.soft_labels.layers import KeptLayers
 from raydistill.soft_labels.store import LabelKey, LabelStore, LabelTable, open_store
 
 
@@ -37,10 +38,13 @@ class RunTables:
     Args:
         config: says where the store is and how closely it keeps.
         taught: by teacher.
+        kept_layers: by teacher, of those whose features are kept beside their logits: they have tables of their own.
     """
 
-    def __init__(self, config: Config, taught: dict[str, TaughtSplit]) -> None:
-        self.config, self.taught = config, taught
+    def __init__(
+        self, config: Config, taught: dict[str, TaughtSplit], kept_layers: Mapping[str, KeptLayers] | None = None
+    ) -> None:
+        self.config, self.taught, self.kept_layers = config, taught, kept_layers or {}
         self._store: LabelStore | None = None
         self._open: dict[tuple[str, int], LabelTable] = {}
 
@@ -60,15 +64,19 @@ class RunTables:
             self._store = self._store or open_store(self.config, report)
             taught = self.taught[teacher]
             task = self.config.tasks.get(taught.task)
-            # Labels that hold together, and numbers, have no few largest ones.
-            whole = task is not None and task.kind != "classification"
+            layers = self.kept_layers.get(teacher)
+            num_columns = taught.num_classes + (layers.num_columns if layers else 0)
+            # Labels that hold together, numbers and features have no few largest ones.
+            whole = layers is not None or (task is not None and task.kind != "classification")
+            about = {"teacher": teacher, "task": taught.task, "split": taught.split}
             table = self._store.table(
-                LabelKey(taught.fingerprint, taught.split_fingerprint, view),
+                LabelKey(f"{taught.fingerprint} and {layers}" if layers else taught.fingerprint,
+                         taught.split_fingerprint, view),
                 taught.num_rows,
-                taught.num_classes,
-                taught.num_classes if whole else self.config.store.top_k_of(taught.task),
-                {"teacher": teacher, "task": taught.task, "split": taught.split},
-            )
+                num_columns,
+                num_columns if whole else self.config.store.top_k_of(taught.task),
+                {**about, "layers": str(layers)} if layers else about,
+            )  # fmt: skip
             if not os.access(self._store.folder, os.W_OK):
                 table.check()  # where nothing can be dropped for good, everyone finds damage for himself
             self._open[teacher, view] = table

@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from raydistill.config.basics import Domain
 from raydistill.config.student import ClassifierConfig
 from raydistill.data.preparing import Preparer, TextPreparer, VisionPreparer, WaveformPreparer
 from raydistill.errors import ConfigError
@@ -28,17 +27,17 @@ FAILURES = (OSError, ValueError, TypeError, LookupError, AttributeError, ImportE
 PASSING = frozenset({"transformers_version", "architectures", "dtype", "torch_dtype", "_name_or_path"})
 
 
-def classifier_config(
-    config: ClassifierConfig, domain: Domain, num_classes: int, vocab_size: int, pad_token_id: int
-) -> dict[str, Any]:
+def classifier_config(config: ClassifierConfig, task: TaskShape, vocab_size: int, pad_token_id: int) -> dict[str, Any]:
     """Plain data from which `make_classifier` builds the network without looking anything up.
 
     Args:
+        task: of whose pictures one without weights of its own takes size and channels.
         vocab_size, pad_token_id: of the student's tokenizer, for a text classifier without weights of its own.
 
     Raises:
         ConfigError: there is no such model, or it is for pictures only.
     """
+    domain, num_classes = task.domain, len(task.label_names)
     try:
         if config.loader == "torchvision":
             if domain != "vision":
@@ -47,6 +46,10 @@ def classifier_config(
         source, options = resolve_model(config.model), dict(config.options)
         if is_model_type(source) and domain == "text":
             options = {"vocab_size": vocab_size, "pad_token_id": pad_token_id, **options}
+        if is_model_type(source) and domain == "vision":
+            own = transformers_config(source, {}, num_classes)
+            pictures = {"image_size": task.image_size, "num_channels": 1 if task.grayscale else 3}
+            options = {name: value for name, value in pictures.items() if hasattr(own, name)} | options
         if domain == "speech":
             # Masks of ten frames do not fit a short clip, and a masked frame's vector is there in some steps only.
             options.setdefault("apply_spec_augment", False)

@@ -20,6 +20,7 @@ from raydistill.student.trunks import make_trunk
 from raydistill.student.trunks.experts import ExpertsTrunk
 from raydistill.student.vocabulary import find_tokenizer
 from raydistill.tasks import Task, make_task
+from raydistill.tasks.heads import Units
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -45,6 +46,13 @@ class Student(nn.Module, PyTorchModelHubMixin):
         self.tokenizer: PreTrainedTokenizerFast | None = None
         self._auxiliary: dict[str, Tensor] = {}
         self.passing: tuple[str, Tensor | None] | None = None  # the task that is computed, and its mask of real tokens
+        self.units = nn.ModuleDict(
+            {
+                f"task_{name}": Units(len(task.label_names))
+                for name, task in self.shape.tasks.items()
+                if task.kind == "regression"
+            }
+        )
         if self.shape.classifier is not None:
             (task,) = self.shape.tasks.values()
             self.classifier = make_classifier(self.shape.classifier, task)
@@ -123,6 +131,12 @@ class Student(nn.Module, PyTorchModelHubMixin):
                 raise ConfigError(f"task {task!r}: the student has no tokenizer; load it with from_pretrained")
             return TextPreparer(self.tokenizer, self.shape.max_length)
         return LogMelPreparer(shape.sample_rate, shape.max_seconds, self.shape.num_mels)
+
+    def units_of(self, task: str) -> Units:
+        """Of a regression task."""
+        units = self.units[f"task_{task}"]
+        assert isinstance(units, Units)
+        return units
 
     @property
     def num_parameters(self) -> int:

@@ -18,7 +18,6 @@ from raydistill.errors import ConfigError, DataError
 from raydistill.precision import autocast
 from raydistill.student.model import Student
 from raydistill.tasks import Prediction, Task, make_task
-from raydistill.tasks.heads import NumberHead
 
 
 @torch.inference_mode()
@@ -61,12 +60,11 @@ def predict(student: Student, task: str, inputs: Sequence[Any]) -> list[Predicti
 
 
 def own_task(student: Student, task: str) -> Task:
-    """One of the student's tasks, with the units that its head has kept."""
+    """One of the student's tasks, with the units that the student has kept."""
     found = student.tasks[task]
-    head = None if student.shape.classifier is not None else student.heads[f"task_{task}"]
-    if isinstance(head, NumberHead):
-        return make_task("regression", task, found.domain, found.label_names, head.scales)
-    return found
+    if student.shape.tasks[task].kind != "regression":
+        return found
+    return make_task("regression", task, found.domain, found.label_names, student.units_of(task).scales)
 
 
 def _answer(student: Student, task: str, views: ViewBatch, bf16: bool) -> NDArray[np.float32]:

@@ -168,7 +168,7 @@ def classifier_options(
     from raydistill.student.classifiers import classifier_config
 
     (task,) = tasks.values()
-    return classifier_config(classifier, task.domain, len(task.label_names), vocab_size, pad_token_id)
+    return classifier_config(classifier, task, vocab_size, pad_token_id)
 
 
 def _halved(length: int, factor: int) -> int:

@@ -27,18 +27,18 @@ class PooledHead(nn.Module):
         return outputs
 
 
-class NumberHead(PooledHead):
-    """A head of standardised numbers that keeps, with the weights, what brings them back into the user's units.
+class Units(nn.Module):
+    """What brings standardised numbers back into the user's units; kept with a student's weights.
 
     Attributes:
-        label_mean, label_deviation: float64 [num_outputs], buffers; `forward` leaves its outputs standardised.
+        label_mean, label_deviation: float64 [num_outputs], buffers.
     """
 
     label_mean: Tensor
     label_deviation: Tensor
 
-    def __init__(self, width: int, num_outputs: int) -> None:
-        super().__init__(width, num_outputs)
+    def __init__(self, num_outputs: int) -> None:
+        super().__init__()
         self.register_buffer("label_mean", torch.zeros(num_outputs, dtype=torch.float64))
         self.register_buffer("label_deviation", torch.ones(num_outputs, dtype=torch.float64))
 

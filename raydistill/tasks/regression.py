@@ -16,7 +16,7 @@ from raydistill.losses.choice import SoftLossChoice
 from raydistill.losses.numerics import unknown_classes
 from raydistill.losses.regression import hard_regression, soft_regression
 from raydistill.tasks.base import Prediction
-from raydistill.tasks.heads import NumberHead
+from raydistill.tasks.heads import PooledHead
 from raydistill.tasks.several import any_label, columns_of, only_rows
 
 
@@ -35,10 +35,8 @@ class Regression:
     metric_name: str = "R²"
 
     def make_head(self, width: int) -> nn.Module:
-        """See `NumberHead`; it has the scales of this task."""
-        head = NumberHead(width, len(self.label_names))
-        head.keep(self.scales)
-        return head
+        """Linear on the mean over tokens; its outputs are standardised."""
+        return PooledHead(width, len(self.label_names))
 
     def hard_loss(self, output: Tensor, hard_labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Half the squared difference, in the mean over a row's labels: see `losses.regression`."""

@@ -26,7 +26,7 @@ class Taps:
         self.heard: dict[Layer, tuple[nn.Module, Any]] = {}
 
     def features(self, mask: Tensor | None, num_rows: int) -> Features:
-        """In float16 on the CPU, see `Layer`. Four dimensions are read as [batch, channels, height, width].
+        """In float16 on the CPU, see `Layer`. Four dimensions are a picture's: see `channels_last`.
 
         Args:
             num_rows: of the batch.
@@ -48,11 +48,12 @@ class Taps:
             raise TeacherError(
                 f"teacher {self.teacher!r}: layer {layer.name!r} gives {shape} for {num_rows} rows, and features are "
                 "[batch, channels], "
-                "[batch, positions, channels] or [batch, channels, height, width]; name another layer"
+                "[batch, positions, channels], [batch, channels, height, width] or [batch, height, width, channels]; "
+                "name another layer"
             )
         values = output.float()
         if values.ndim == 4:
-            values = values.flatten(2).transpose(1, 2)
+            values = values.flatten(1, 2) if channels_last(module, values) else values.flatten(2).transpose(1, 2)
         elif values.ndim == 3 and channels_first(module):
             values = values.transpose(1, 2)
         if layer.positions:
@@ -79,6 +80,21 @@ def channels_first(module: nn.Module) -> bool:
     """Whether its three-dimensional output is [batch, channels, positions]: it convolves and has no linear layer."""
     kinds = [type(each) for each in module.modules()]
     return any(issubclass(kind, nn.Conv1d) for kind in kinds) and not any(issubclass(kind, nn.Linear) for kind in kinds)
+
+
+def channels_last(module: nn.Module, values: Tensor) -> bool:
+    """Whether four dimensions are [batch, height, width, channels], as between the blocks of a Swin transformer.
+
+    Views are square, so two equal lengths are height and width; where all three are equal, a module that convolves
+    has its channels first.
+    """
+    _, first, second, third = values.shape
+    if (first == second) != (second == third):
+        return first == second
+    kinds = [type(each) for each in module.modules()]
+    return any(issubclass(kind, nn.Linear | nn.LayerNorm) for kind in kinds) and not any(
+        issubclass(kind, nn.Conv2d) for kind in kinds
+    )
 
 
 @contextlib.contextmanager

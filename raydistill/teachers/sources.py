@@ -36,7 +36,7 @@ class SourcePlan:
         Args:
             report: hears of damaged shards.
         """
-        if self.tables is None or layers_asked(self.config.distill):
+        if self.tables is None or layers_asked(self.config.distill).keys() - self.tables.kept_layers:
             return self
         try:
             self.tables.check(report)

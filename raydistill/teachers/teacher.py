@@ -128,11 +128,10 @@ def load_teacher(config: Config, name: str, label_names: tuple[str, ...], device
     settings = config.teachers[name]
     task = config.tasks[settings.task]
     path: Path = teacher_folder(config, name)
-    own_folder = path if path.is_dir() and settings.loader == "transformers" else None
     own_labels = checkpoint_labels(path, settings.label_names)
     fewest = 2 if task.kind == "classification" else 1
     columns = match_labels(name, settings.task, own_labels, label_names, settings.partial_labels, fewest)
-    network = build(name, settings, task.domain, task.data, len(own_labels or label_names), own_folder, task.kind)
+    network = build_teacher(config, name, label_names)
     load_weights(name, network.module, path)
     network.module.to(device)
     bf16 = use_bf16(settings.precision, torch.device(device))
@@ -142,6 +141,19 @@ def load_teacher(config: Config, name: str, label_names: tuple[str, ...], device
         own = checkpoint_scales(path, label_names)
         units = conversion(own, tuple(task.data.label_scales[label] for label in label_names))
     return Teacher(name, settings.task, network, columns, bf16, units)
+
+
+def build_teacher(config: Config, name: str, label_names: tuple[str, ...]) -> Network:
+    """Its network as `load_teacher` fills it; the weights are any, and the checkpoint need not be there yet.
+
+    Raises:
+        TeacherError: see `build`.
+    """
+    settings = config.teachers[name]
+    task, path = config.tasks[settings.task], teacher_folder(config, name)
+    own_folder = path if path.is_dir() and settings.loader == "transformers" else None
+    num_outputs = len(checkpoint_labels(path, settings.label_names) or label_names)
+    return build(name, settings, task.domain, task.data, num_outputs, own_folder, task.kind)
 
 
 def conversion(own: LabelScales, wanted: LabelScales) -> Units:

@@ -66,7 +66,7 @@ class StudentTaps:
             assert self._student.passing is not None
             task, mask = self._student.passing
             tokens = output
-            if isinstance(output, tuple) and len(output) == 2 and isinstance(output[1], Tensor):
+            if isinstance(output, tuple) and len(output) == 2 and getattr(output[1], "dtype", None) == torch.bool:
                 tokens, mask = output  # of a stem
             while isinstance(tokens, tuple):
                 tokens = tokens[0]
@@ -124,7 +124,7 @@ def make_matchers(
     matchers = {}
     for name, feature in config.distill.features.items():
         task = config.teachers[feature.teacher].task
-        heard = _probe(name, feature, student, task, views[task])
+        heard = hear_layer(name, feature, student, task, views[task])
         where = (
             f"distill.features.{name}: student layer {feature.student_layer!r} {list(heard.tokens.shape[1:])} and "
             f"layer {feature.teacher_layer!r} of teacher {feature.teacher!r} {list(shapes[name])}"
@@ -146,7 +146,15 @@ def make_matchers(
 
 
 @torch.no_grad()
-def _probe(name: str, feature: FeatureConfig, student: Student, task: str, views: ViewBatch) -> Heard:
+def hear_layer(name: str, feature: FeatureConfig, student: Student, task: str, views: ViewBatch) -> Heard:
+    """What the student's layer gives for some rows.
+
+    Args:
+        name: of the feature loss.
+
+    Raises:
+        ConfigError: the student has no such layer, does not pass it for the task, or it gives no features.
+    """
     modules = [each for each, _ in student.named_modules() if each]
     if feature.student_layer not in modules:
         near = difflib.get_close_matches(feature.student_layer, modules, n=1, cutoff=0.4)

@@ -17,6 +17,7 @@ from raydistill.commands.ledger import Ledger
 from raydistill.commands.preflight import preflight
 from raydistill.commands.preparing import as_config, check_store, load_data, with_scales
 from raydistill.commands.progress import Progress
+from raydistill.commands.students import check_student
 from raydistill.commands.teach import teach_missing
 from raydistill.config.models import Config
 from raydistill.errors import ConfigError
@@ -128,6 +129,7 @@ def _search(
         preflight(config)
         how_many_trials(space, config, teachers_stay=_changes_what_teachers_see(space))
         data = load_data(config, progress)
+        check_student(config, data)
         teach_missing(config, data, progress)
         label_names = {name: task.label_names for name, task in data.items()}
         ahead, seen = config.store.fill or config.distill.soft_labels == "stored", with_scales(config, data)

@@ -76,6 +76,37 @@ def test_features_travel_and_are_learned_from(lab: Lab, way: str) -> None:
         assert max(differing(other, run).values(), default=0.0) < 1e-4
 
 
+def test_features_that_the_store_keeps_are_asked_once(lab: Lab) -> None:
+    features = {"deep": {**LAYER, "loss": "hint"}}
+    asked = lab.distilled(lab.config(distill={"soft_labels": "local", "features": features}))
+    config = lab.config(distill={"soft_labels": "auto", "features": features}, store={"features": True})
+    runs = [lab.distilled(config) for _ in range(2)]
+    for run in runs:
+        assert max(differing(asked, run).values(), default=0.0) < 1e-6
+    assert report_of(runs[1])["cost"]["teacher_samples"] == 0
+    assert "layer" in lab.run("store", "list", str(config)).stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"distill": {"soft_labels": "local", "features": {"deep": {**LAYER, "student_layer": "trunk.blokcs.0"}}}},
+         ("'trunk.blokcs.0'", "did you mean 'trunk.blocks.0'")),
+        ({"student": {"classifier": {"loader": "torchvision", "model": "resnet999"}}}, ("student.classifier",)),
+        ({"student": {"trunk": "transformers", "encoder": {"model": "no-such-kind"}}}, ("student.encoder",)),
+        ({"student": {"trunk": "transformers", "layers_from": "expert"}}, ("student.layers_from", "'expert'")),
+    ],
+    ids=["layer", "classifier", "encoder", "lender"],
+)  # fmt: skip
+def test_a_student_that_cannot_be_is_refused_before_a_teacher_is_taught(
+    lab: Lab, changes: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    config = lab.config(cache_dir=str(lab.new("cache")), **changes)
+    done = lab.run("distill", config, "--out", lab.new("run"))
+    assert_refused(done, *words)
+    assert "training" not in done.stderr
+
+
 def test_a_layer_that_is_not_there_is_one_line_before_anything_trains(lab: Lab) -> None:
     features = {"deep": {**LAYER, "teacher_layer": "layers.9"}}
     config, out = lab.config(distill={"soft_labels": "local", "features": features}), lab.new("run")

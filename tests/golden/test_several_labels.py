@@ -18,7 +18,7 @@ from raydistill.losses.choice import SoftLossChoice
 from raydistill.losses.numerics import UNKNOWN
 from raydistill.losses.regression import hard_regression, soft_regression
 from raydistill.tasks import make_task
-from raydistill.tasks.heads import NumberHead
+from raydistill.tasks.heads import Units
 
 NAMES = ("a", "b", "c")
 SCALES = ((50.0, 10.0), (-3.0, 0.5), (1e6, 2e5))
@@ -189,13 +189,12 @@ def test_predictions_are_for_people() -> None:
     assert row == {"a": 60.0, "b": -4.0, "c": 1.1e6}
 
 
-def test_a_head_of_numbers_keeps_its_units_with_its_weights() -> None:
-    head = NUMBERS.make_head(8)
-    again = make_task("regression", "it", "text", NAMES).make_head(8)
-    assert isinstance(head, NumberHead) and isinstance(again, NumberHead)
-    again.load_state_dict(head.state_dict())
+def test_units_travel_with_the_weights() -> None:
+    units, again = Units(3), Units(3)
+    units.keep(SCALES)
+    again.load_state_dict(units.state_dict())
     assert again.scales == SCALES
-    assert not any("label" in name for name, _ in head.named_parameters())
+    assert list(units.parameters()) == []
 
 
 def test_nothing_warns() -> None:

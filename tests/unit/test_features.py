@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import torchvision
 from torch import nn
 
 from raydistill.commands.students import make_student
@@ -19,7 +20,7 @@ from raydistill.data.dataset import TaskData
 from raydistill.errors import ConfigError, TeacherError
 from raydistill.soft_labels.layers import Layer, layers_asked
 from raydistill.student.model import Student
-from raydistill.teachers.features import channels_first, mean_over_positions, tapped
+from raydistill.teachers.features import channels_first, channels_last, mean_over_positions, tapped
 from raydistill.teachers.teacher import Teacher, load_teacher
 from raydistill.training.features import FeatureMatcher, Heard, StudentTaps, make_matchers
 
@@ -72,6 +73,22 @@ def test_sound_of_convolutions_has_its_channels_first(teacher_of: Callable[[str]
     assert channels_first(module) and features[conv].shape == (3, module.conv.out_channels)
     assert features[deep].shape == (3, 16)
     assert not channels_first(nn.Sequential(nn.Conv1d(1, 2, 3), nn.Linear(2, 2)))
+
+
+def test_pictures_are_read_whichever_side_their_channels_are_on() -> None:
+    """Between the blocks of a Swin transformer they are last, of a ConvNeXt first."""
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    layers = {"swin_t": ("features.1", 96, 256), "convnext_tiny": ("features.1", 96, 256)}
+    for model, (name, channels, positions) in layers.items():
+        network = torchvision.models.get_model(model, weights=None).eval()
+        layer, mapped = Layer(name), Layer(name, positions=True)
+        with torch.no_grad(), tapped("it", network, (layer, mapped)) as taps:
+            network(pixels)
+        found = taps.features(None, 2)
+        assert found[layer].shape == (2, channels) and found[mapped].shape == (2, positions, channels)
+        np.testing.assert_allclose(found[mapped].astype(np.float32).mean(axis=1), found[layer], atol=1e-2)
+    flat = torch.zeros(1, 8, 8, 8)
+    assert channels_last(nn.Linear(8, 8), flat) and not channels_last(nn.Conv2d(8, 8, 1), flat)
 
 
 @pytest.mark.parametrize(

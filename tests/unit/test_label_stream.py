@@ -16,7 +16,7 @@ from raydistill.config.models import Config
 from raydistill.data.batch import ViewBatch
 from raydistill.data.dataset import TaskData
 from raydistill.errors import SoftLabelError, TeacherGone
-from raydistill.soft_labels.layers import NO_LAYERS, Layer, Layers
+from raydistill.soft_labels.layers import NO_LAYERS, Layer, Layers, layers_asked, layers_kept
 from raydistill.soft_labels.source import Answer, StepViews, total_cost
 from raydistill.soft_labels.store import LabelTable
 from raydistill.soft_labels.stream import LabelStream
@@ -38,7 +38,7 @@ class Counting:
         self._lock = threading.Lock()
 
     def ask(self, teacher: str, views: ViewBatch, layers: Layers = NO_LAYERS) -> Counting.Call:
-        return Counting.Call(self, views)
+        return Counting.Call(self, views, layers)
 
     def events(self) -> list[tuple[float, str]]:
         """Once: something befell a replica."""
@@ -49,8 +49,8 @@ class Counting:
         self.closed = True
 
     class Call:
-        def __init__(self, labeller: Counting, views: ViewBatch) -> None:
-            self.labeller, self.views = labeller, views
+        def __init__(self, labeller: Counting, views: ViewBatch, layers: Layers) -> None:
+            self.labeller, self.views, self.layers = labeller, views, layers
 
         def result(self) -> Answer:
             time.sleep(self.labeller.seconds)
@@ -59,11 +59,17 @@ class Counting:
                 if self.labeller.lost_after is not None and self.labeller.requests > self.labeller.lost_after:
                     raise TeacherGone("teacher 'it': no replica is left")
                 self.labeller.asked[self.views.sample_ids] += 1
-            return Answer(said(self.views.sample_ids), 0.01)
+            rows = self.views.sample_ids
+            return Answer(said(rows), 0.01, features={layer: inside(rows, layer) for layer in self.layers})
 
 
 def said(rows: np.ndarray) -> np.ndarray:
     return np.stack([rows, -rows, rows % 7], axis=1).astype(np.float16)
+
+
+def inside(rows: np.ndarray, layer: Layer) -> np.ndarray:
+    shape = (2, 3) if layer.positions else (4,)
+    return (rows.reshape(-1, *[1] * len(shape)) + np.arange(np.prod(shape)).reshape(shape) / 8).astype(np.float16)
 
 
 @pytest.fixture
@@ -123,6 +129,32 @@ def test_the_first_epoch_fills_the_store_and_later_ones_ask_nobody(
     later = LabelStream(config, config.teachers, None, tables_of(config, tiny_data))
     hear(later, epoch(tiny_data, 9))
     later.close()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_features_are_asked_anew_or_kept_where_the_store_is_to_keep_them(
+    config_of: Callable[..., Config], tiny_data: Data, kept: bool
+) -> None:
+    feature = {"teacher": "it", "teacher_layer": "deep", "student_layer": "trunk"}
+    features = {"what": {**feature, "loss": "hint"}, "where": {**feature, "loss": "attention"}}
+    config = config_of(features=features)
+    tables = tables_of(config, tiny_data)
+    if kept:
+        tables = RunTables(config, tables.taught, layers_kept(config.distill, {"what": (4,), "where": (2, 3)}))
+    plain = tables_of(config, tiny_data)
+    labeller, layers = Counting(len(tiny_data["mood"].train)), layers_asked(config.distill)
+    stream = LabelStream(config, config.teachers, labeller, tables, layers=layers)
+    for seed in range(3):
+        for step_views, targets in stream.stream(epoch(tiny_data, seed)):
+            rows, said_of = step_views["mood"].sample_ids, targets["mood"]
+            np.testing.assert_array_equal(said_of.logits["it"], said(rows))
+            assert said_of.features["it"].keys() == set(layers["it"])
+            for layer, found in said_of.features["it"].items():
+                np.testing.assert_array_equal(found, inside(rows, layer))
+    assert (labeller.asked == (1 if kept else 3)).all()
+    assert (stream.way == "stored" and labeller.closed) is kept
+    stream.close()
+    assert not plain.open("it", 0).known(np.arange(10)).any()  # rows with features are others than those without
 
 
 def test_a_row_that_comes_twice_is_asked_once(config_of: Callable[..., Config], tiny_data: Data) -> None:

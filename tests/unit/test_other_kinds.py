@@ -16,6 +16,7 @@ from torch import nn
 
 from raydistill.commands.methods_check import check_methods
 from raydistill.commands.preparing import with_scales
+from raydistill.commands.students import make_student
 from raydistill.config.distill import DistillConfig
 from raydistill.config.loader import load_config
 from raydistill.config.models import Config, TeachConfig, TeacherConfig
@@ -24,6 +25,8 @@ from raydistill.errors import ConfigError, TeacherError
 from raydistill.fusion.fuser import make_fuser
 from raydistill.fusion.standing import Standing
 from raydistill.soft_labels.tables import RunTables, TaughtSplit
+from raydistill.student.model import Student
+from raydistill.student.predicting import own_task, predict
 from raydistill.tasks import make_task, task_of
 from raydistill.teachers.fit import fit, validation_accuracy
 from raydistill.teachers.labelling import check_teacher
@@ -90,16 +93,29 @@ def test_methods_without_meaning_are_refused_with_the_reason(
     assert all(word in str(caught.value) for word in words), caught.value
 
 
-def test_label_smoothing_and_a_classifier_are_refused_for_numbers(make: MakeConfig, root: Path) -> None:
+def test_label_smoothing_is_refused_for_numbers(make: MakeConfig) -> None:
     smooth = other_kinds.teacher("score")
     smooth["train"] = {**smooth["train"], "label_smoothing": 0.1}
     with pytest.raises(ConfigError, match=r"teachers.it.train.label_smoothing is for classes"):
         make(teachers={"it": smooth})
-    with pytest.raises(ConfigError, match="keeps no units"):
-        make(
-            tasks={"score": other_kinds.sections(root / "x")["score"]}, teachers={},
-            student={"classifier": {"loader": "transformers", "model": "bert"}},
-        )  # fmt: skip
+
+
+@pytest.mark.parametrize("classifier", [False, True])
+def test_a_student_keeps_the_units_of_its_numbers(
+    make: MakeConfig, root: Path, data: Data, tmp_path: Path, classifier: bool
+) -> None:
+    measures = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    of_bert = {"loader": "transformers", "model": "bert", "options": measures}
+    config = make(
+        tasks={"score": other_kinds.sections(root / "sentences.jsonl")["score"]}, teachers={},
+        student={"size": "tiny", "vocab_size": 200, **({"classifier": of_bert} if classifier else {})},
+    )  # fmt: skip
+    make_student(config, {"score": data["score"]}, 0, tmp_path / "student")
+    student = Student.from_pretrained(str(tmp_path / "student")).eval()
+    assert own_task(student, "score").scales == data["score"].scales
+    numbers = [row[name] for row in predict(student, "score", ["a good day"]) for name in data["score"].label_names]
+    (mean, deviation), *_ = data["score"].scales or ()
+    assert abs(numbers[0] - mean) < 5 * deviation
 
 
 def test_what_does_make_sense_is_taken(make: MakeConfig) -> None:

@@ -28,6 +28,7 @@ from raydistill.student.trunks import TRUNKS
 from raydistill.student.trunks.experts import ExpertLayer, ExpertsTrunk
 from raydistill.student.trunks.reformer import ReformerTrunk
 from raydistill.student.trunks.transformers import EncoderTrunk, reached_by
+from raydistill.training.features import StudentTaps
 
 MakeConfig = Callable[..., Config]
 Data = dict[str, TaskData]
@@ -435,6 +436,20 @@ def test_recomputing_changes_no_gradient() -> None:
         torch.testing.assert_close(first, second)
 
 
+@pytest.mark.parametrize("length", [3, 11])
+def test_padding_has_no_part_in_what_a_block_says(build: Callable[..., Student], length: int) -> None:
+    student = build(("mood",), trunk="reformer", reformer={"chunk_length": 4, "num_buckets": 4})
+    taps, tokens = StudentTaps(student, {"trunk.blocks.0"}), torch.randn(2, length, WIDTH)
+    mask = torch.arange(length) < torch.tensor([[length], [2]])
+    said = []
+    for batch, real in ((tokens, mask), (tokens[1:, :2], None)):
+        student.passing = ("mood", real)
+        with taps.listening() as heard:
+            student.trunk(batch, real)
+        said.append(heard["mood", "trunk.blocks.0"].pooled()[-1])
+    torch.testing.assert_close(said[0], said[1])
+
+
 # Encoders of transformers.
 
 
@@ -597,6 +612,16 @@ def test_a_plain_classifier_is_a_student_of_one_task(
     assert logits.shape == (6, len(tiny.LABELS[task])) and torch.isfinite(logits).all()
     assert torch.equal(loaded(inputs)[task], logits)
     assert student.take_auxiliary() == {} and student.routing_table({task: [inputs[task]]}) == {}
+
+
+def test_a_classifier_without_weights_takes_the_size_of_the_tasks_pictures(
+    build: Callable[..., Student], tiny_data: Data
+) -> None:
+    measures = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    options = {**measures, "patch_size": 4}
+    student = build(("bands",), classifier={"loader": "transformers", "model": "vit", "options": options})
+    assert student.classifier.config.image_size == student.shape.tasks["bands"].image_size != 224
+    assert student(prepared_of(student, tiny_data))["bands"].shape == (6, 3)
 
 
 @pytest.mark.parametrize("task", list(tiny.TASKS))

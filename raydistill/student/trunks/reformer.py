@@ -17,6 +17,7 @@ class ReformerBlock(nn.Module):
         self, width: int, num_heads: int, dropout: float, chunk_length: int, num_hashes: int, num_buckets: int
     ):
         super().__init__()
+        self.chunk_length = chunk_length
         from transformers import ReformerConfig
         from transformers.models.reformer.modeling_reformer import ChunkReformerFeedForward, ReformerAttention
 
@@ -31,8 +32,15 @@ class ReformerBlock(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """first, second [batch, length, width]: the two streams; mask [batch, length] bool."""
-        first = first + self.attention(second, attention_mask=mask).hidden_states
+        length = first.shape[1]
+        padding = self._padding(length)
+        mask, padded = nn.functional.pad(mask, (0, padding)), nn.functional.pad(second, (0, 0, 0, padding))
+        first = first + self.attention(padded, attention_mask=mask).hidden_states[:, :length]
         return first, second + self.feed_forward(first)
+
+    def _padding(self, length: int) -> int:
+        """Tokens to add: up to a whole number of chunks, and one chunk more where there are several."""
+        return 0 if length <= self.chunk_length else -length % self.chunk_length + self.chunk_length
 
 
 class ReformerTrunk(nn.Module):
@@ -64,30 +72,23 @@ class ReformerTrunk(nn.Module):
         chunk_length: int, num_hashes: int, num_buckets: int, hash_seed: int, recompute: bool,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.chunk_length, self.hash_seed, self.recompute = chunk_length, hash_seed, recompute
+        self.hash_seed, self.recompute = hash_seed, recompute
         self.blocks = nn.ModuleList(
             ReformerBlock(width, num_heads, dropout, chunk_length, num_hashes, num_buckets) for _ in range(depth)
         )
 
     def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """tokens [batch, length, width], mask [batch, length] bool or None -> tokens of the same shape."""
-        length = tokens.shape[1]
-        padding = self._padding(length)
         if mask is None:
             mask = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
-        mask = nn.functional.pad(mask, (0, padding))
-        first = second = nn.functional.pad(tokens, (0, 0, 0, padding))
+        first = second = tokens
         with contextlib.nullcontext() if self.training else seeded(self.hash_seed, tokens.device):
             for block in self.blocks:
                 if self.recompute and torch.is_grad_enabled():
                     first, second = checkpoint(block, first, second, mask, use_reentrant=False)
                 else:
                     first, second = block(first, second, mask)
-        return ((first + second) / 2)[:, :length]
-
-    def _padding(self, length: int) -> int:
-        """Tokens to add: up to a whole number of chunks, and one chunk more where there are several."""
-        return 0 if length <= self.chunk_length else -length % self.chunk_length + self.chunk_length
+        return (first + second) / 2
 
 
 @contextlib.contextmanager
