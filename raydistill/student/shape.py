@@ -148,7 +148,7 @@ def trunk_options(student: StudentConfig) -> dict[str, Any]:
     if student.trunk == "reformer":
         return student.reformer.model_dump()
     if student.trunk == "transformers":
-        from raydistill.student.trunks.transformers import encoder_config
+        from raydistill.student.trunks.encoder_config import encoder_config
 
         encoder = student.encoder
         return {"config": encoder_config(encoder.model, encoder.options, *student.measures, student.dropout)}
