@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from raydistill.config.loader import list_recipes, load_config
 from raydistill.config.models import Config
-from raydistill.errors import ConfigError, DataError, RaydistillError, SoftLabelError, TeacherError
+from raydistill.errors import ConfigError, DataError, RaydistillError, RemoteError, SoftLabelError, TeacherError
 
 if TYPE_CHECKING:
     from raydistill.commands.distill import distill
+    from raydistill.commands.doctor import doctor
     from raydistill.commands.evaluate import evaluate
+    from raydistill.commands.job_server import Job
     from raydistill.commands.label import label
     from raydistill.commands.methods import list_methods
+    from raydistill.commands.plan import plan
     from raydistill.commands.report import report
     from raydistill.commands.store import list_store, prune_store, verify_store
+    from raydistill.commands.submit import submit
     from raydistill.commands.teach import teach
     from raydistill.commands.teachers import list_teachers, stop_teachers
     from raydistill.student.model import Student
@@ -34,12 +38,15 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataError",
+    "Job",
     "RaydistillError",
+    "RemoteError",
     "SoftLabelError",
     "Student",
     "SweepResult",
     "TeacherError",
     "distill",
+    "doctor",
     "evaluate",
     "label",
     "list_methods",
@@ -47,11 +54,13 @@ __all__ = [
     "list_store",
     "list_teachers",
     "load_config",
+    "plan",
     "predict",
     "prune_store",
     "report",
     "resume_sweep",
     "stop_teachers",
+    "submit",
     "teach",
     "tune",
     "verify_store",
@@ -59,19 +68,23 @@ __all__ = [
 
 _LATER = {
     "distill": "raydistill.commands.distill",
+    "doctor": "raydistill.commands.doctor",
     "evaluate": "raydistill.commands.evaluate",
     "label": "raydistill.commands.label",
     "list_methods": "raydistill.commands.methods",
     "list_store": "raydistill.commands.store",
     "list_teachers": "raydistill.commands.teachers",
+    "plan": "raydistill.commands.plan",
     "predict": "raydistill.student.predicting",
     "prune_store": "raydistill.commands.store",
     "report": "raydistill.commands.report",
     "resume_sweep": "raydistill.tuning.sweep",
     "stop_teachers": "raydistill.commands.teachers",
+    "submit": "raydistill.commands.submit",
     "teach": "raydistill.commands.teach",
     "tune": "raydistill.tuning.sweep",
     "verify_store": "raydistill.commands.store",
+    "Job": "raydistill.commands.job_server",
     "Student": "raydistill.student.model",
     "SweepResult": "raydistill.tuning.records",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,17 @@ def replacing(path: Path) -> Iterator[Path]:
         raise OSError(errno.ENOSPC, "the disk is full, or a limit on the size of files is reached") from error
     finally:
         _remove(temporary)
+
+
+def as_others(path: Path) -> None:
+    """Give a file the permissions of any new one: safetensors makes its own for their owner alone, and caches are
+    shared."""
+    sample = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    sample.touch()
+    try:
+        path.chmod(stat.S_IMODE(sample.stat().st_mode))
+    finally:
+        sample.unlink()
 
 
 def reason(error: OSError) -> str:

@@ -14,7 +14,7 @@ import typer
 
 import raydistill
 from raydistill.config.loader import check_complete
-from raydistill.errors import RaydistillError
+from raydistill.errors import RaydistillError, presentable
 
 app = typer.Typer(
     help="Distil one small multi-task student from experts of several domains, on Ray.",
@@ -33,13 +33,14 @@ UNWRITABLE = {
 INTERRUPTED, TERMINATED = 130, 143  # as a shell says it: 128 + the signal
 _sweep: Path | None = None  # the folder of the one that runs
 _also = ""  # what to say again when going on with it
+_job: raydistill.Job | None = None  # the one that is followed
 
 ConfigArgument = Annotated[str, typer.Argument(help="a YAML config, or the name of a shipped recipe such as demo")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="overrides, such as distill.temperature=3")
 ]
-Out = Annotated[Path | None, typer.Option(help="run folder; default runs/NAME with the config's name")]
-Run = Annotated[Path, typer.Argument(help="a run folder that `raydistill distill` wrote")]
+Out = Annotated[str | None, typer.Option(help="run folder, or a URL such as s3://bucket/runs/NAME; default runs/NAME")]
+Run = Annotated[str, typer.Argument(help="a run folder that `raydistill distill` wrote, or its URL")]
 
 
 def _version(show: bool) -> None:
@@ -57,7 +58,17 @@ def _main(
 
 def _load(config: str, overrides: list[str] | None) -> raydistill.Config:
     """Here, before a command loads torch: a mistake in the config is told at once."""
+    _import_from_here()
     return raydistill.load_config(config, overrides or ())
+
+
+def _import_from_here() -> None:
+    """A `python` teacher of the config that is run may lie beside it.
+
+    Only there, and last: a file `json.py` in another person's run folder is not what anybody means by `import json`.
+    """
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
 
 
 def _complete(config: str, overrides: list[str] | None) -> raydistill.Config:
@@ -97,6 +108,23 @@ def distill(
 
 
 @app.command()
+def plan(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    nodes: Annotated[
+        str | None, typer.Option(help="of a cluster that is not there, such as 64xL4:role=teacher,8xH100")
+    ] = None,
+    speed: Annotated[
+        list[str] | None, typer.Option(metavar="KIND=TIMES", help="a GPU in times of this machine's, such as L4=3.5")
+    ] = None,
+    probe: Annotated[bool, typer.Option("--probe/--no-probe", help="time a few real micro-batches here")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="print the same as JSON")] = False,
+) -> None:
+    """Say what a run asks for, who would wait, how fast it would be and who holds it up; nothing is trained."""
+    raydistill.plan(_complete(config, overrides), nodes=nodes, speeds=speed or (), probe=probe, as_json=as_json)
+
+
+@app.command()
 def tune(
     space: Annotated[
         str | None, typer.Argument(help="a YAML search space, or the name of one in search_spaces/")
@@ -104,7 +132,7 @@ def tune(
     overrides: Overrides = None,
     config: Annotated[str | None, typer.Option(help="searched around, instead of the space's own")] = None,
     trials: Annotated[int | None, typer.Option(help="in all; more than before extend a sweep")] = None,
-    out: Annotated[Path | None, typer.Option(help="the sweep's folder; default runs/tune-NAME")] = None,
+    out: Annotated[str | None, typer.Option(help="the sweep's folder; default runs/tune-NAME")] = None,
     resume: Annotated[Path | None, typer.Option(help="go on with the sweep in this folder")] = None,
     seeds: Annotated[
         int, typer.Option(min=0, help="then compare the best setting with the default one, each with N new seeds")
@@ -113,6 +141,7 @@ def tune(
     """Search a space from search_spaces/ with Ray Tune and Optuna; teachers are paid for once."""
     global _sweep, _also
     _also = f" --seeds {seeds}" if seeds else ""
+    _import_from_here()
     if resume is not None:
         if space is not None or overrides or config is not None or out is not None:
             raise typer.BadParameter("--resume takes the space and the config from its folder; leave the others out")
@@ -124,8 +153,63 @@ def tune(
         from raydistill.tuning.space import load_space, sweep_path
 
         loaded = load_space(space)
-        _sweep = out = sweep_path(loaded, out)
-        raydistill.tune(loaded, overrides or (), out=out, config=config, num_trials=trials, num_seeds=seeds)
+        _sweep = sweep_path(loaded, out)
+        raydistill.tune(loaded, overrides or (), out=_sweep, config=config, num_trials=trials, num_seeds=seeds)
+
+
+@app.command()
+def submit(
+    config: Annotated[str | None, typer.Argument(help="as of `distill`; with --tune what is searched around")] = None,
+    overrides: Overrides = None,
+    tune: Annotated[str | None, typer.Option(metavar="SPACE", help="search this space, as `raydistill tune`")] = None,
+    trials: Annotated[int | None, typer.Option(help="of a search, in all")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="as of `distill`, or of `tune`")] = None,
+    again: Annotated[bool, typer.Option("--again", help="start over, whatever the run folder holds")] = False,
+    out: Annotated[
+        str | None, typer.Option(help="whole path on storage of the cluster, or a URL; default: in its RAYDISTILL_RUNS")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="of the job server; default RAY_API_SERVER_ADDRESS, or http://127.0.0.1:8265")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="follow the job to its end")] = True,
+    install: Annotated[bool, typer.Option("--install", help="let Ray install there the versions from here")] = False,
+) -> None:
+    """Run `distill`, or `tune`, as a job of a cluster: only the config goes there, and modules that it names."""
+    words = list(overrides or ())
+    if tune is not None and config is not None and "=" in config:
+        words, config = [config, *words], None
+    if tune is None and (config is None or trials is not None):
+        raise typer.BadParameter("name a config" if config is None else "--trials goes with --tune SPACE")
+    if tune is not None and again:
+        raise typer.BadParameter("--again is for a distillation; a sweep takes another --out")
+    _import_from_here()
+    options = [*(["--trials", str(trials)] if trials else []), *(["--again"] if again else [])]
+    space = None
+    if tune is not None:
+        from raydistill.tuning.checking import assignments, base_config, check_space
+        from raydistill.tuning.space import load_space
+
+        loaded = load_space(tune)
+        config = config or loaded.config
+        check_space(loaded, base_config(loaded.model_copy(update={"config": config}), words))
+        space = loaded.model_dump(mode="json", by_alias=True)
+        # As there: the words of the command line win over the space's own base.
+        words = [*assignments(loaded.base), *words]
+    assert config is not None
+    options += ["--seeds", str(seeds)] if seeds else []
+    ended = raydistill.submit(
+        config, words, space=space, options=options, out=out, address=address, wait=wait, install=install,
+        on_submitted=_follow,
+    )  # fmt: skip
+    if ended.exit_code:
+        typer.echo(f"job {ended.id}: {ended.status.lower()}, exit code {ended.exit_code}", err=True)
+        _leave(ended.exit_code)
+
+
+def _follow(job: raydistill.Job) -> None:
+    global _job
+    _job = job
+    typer.echo(f"job {job.id}: {job.how_to}", err=True)
 
 
 @app.command()
@@ -155,6 +239,17 @@ def teachers(
         raydistill.stop_teachers(address)
     else:
         raydistill.list_teachers(address)
+
+
+@app.command()
+def doctor(
+    config: Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="default: the default settings")] = None,
+    overrides: Overrides = None,
+    out: Out = None,
+) -> None:
+    """Look at versions, Ray, GPUs, storage, clocks and space, here and on every node; exit code 1: mend something."""
+    if any(finding.is_error for finding in raydistill.doctor(config, overrides or (), out=out)):
+        raise typer.Exit(1)
 
 
 store = typer.Typer(help="What is kept of the teachers' answers.", no_args_is_help=True, rich_markup_mode=None)
@@ -199,10 +294,11 @@ def recipes() -> None:
 
 def main() -> None:
     """Entry point. Exit code 2 with one line for what the user can mend, 130 for Ctrl-C, 143 for SIGTERM."""
-    # As with `python -m`: a `python` teacher may lie beside the config.
-    sys.path.insert(0, str(Path.cwd()))
     # Read as Ray is imported: it would tell of each dead replica at length, on the user's own output.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed while executing")
+    if not sys.stderr.isatty():  # a log wants lines, not the bars of a download
+        os.environ.setdefault("TQDM_DISABLE", "1")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False)
@@ -239,14 +335,16 @@ def _terminate(signum: int, frame: object) -> None:
 
 def _say_stopped() -> None:
     # Not `print`, which may be at work when the signal comes.
-    go_on = "the same command goes on from here"
+    how, go_on = "stopped", "the same command goes on from here"
     if _sweep is not None and (_sweep / "space.json").is_file():
         go_on = f"go on with: raydistill tune --resume {shlex.quote(str(_sweep))}{_also}"
-    os.write(2, f"\nstopped; {go_on}\n".encode())
+    if _job is not None:
+        how, go_on = "not followed any more", f"job {_job.id} goes on: {_job.how_to}"
+    os.write(2, f"\n{how}; {go_on}\n".encode())
 
 
 def _fail(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {presentable(' '.join(message.split()))}", file=sys.stderr)
     _leave(2)
 
 

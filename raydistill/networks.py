@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import json
+import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +86,56 @@ def transformers_config(source: str, options: dict[str, Any], num_classes: int, 
 
     Args:
         own_folder: `source` is a checkpoint of ours, which has the options already.
+
+    Raises:
+        ValueError: see `check_plain`; and as transformers does.
     """
     import transformers
 
+    check_plain(options)
     if not own_folder and source in transformers.CONFIG_MAPPING:
         return transformers.AutoConfig.for_model(source, **options, num_labels=num_classes)
-    settings = transformers.AutoConfig.from_pretrained(source, **({} if own_folder else options))
+    settings = transformers.AutoConfig.from_pretrained(
+        source, trust_remote_code=False, **({} if own_folder else options)
+    )
+    check_plain({"attn_implementation": settings._attn_implementation, **settings.to_dict()}, whose=source)
     settings.num_labels = num_classes
     return settings
+
+
+def check_plain(settings: Any, whose: str = "options") -> None:
+    """A config is data: one that names code to load, of its own or a kernel from the hub, is refused.
+
+    Raises:
+        ValueError: names the key.
+    """
+    if isinstance(settings, dict):
+        for key, value in settings.items():
+            name = str(key)
+            kernel = name.endswith("_implementation") and "/" in json.dumps(value, default=str)
+            # `auto_map` of a model that transformers knows is there for others, and left alone.
+            if kernel or (name == "trust_remote_code" and value):
+                raise ValueError(
+                    f"{whose}: {name} {value!r} would run code from the hub, which is not done here; leave it out, or "
+                    "wrap the model in a `python` teacher of your own"
+                )
+            check_plain(value, whose)
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            check_plain(value, whose)
+
+
+@contextlib.contextmanager
+def tensors_only() -> Iterator[None]:
+    """Weights in the older format are unpickled as tensors and plain data; with more in them they are refused.
+
+    Raises:
+        ValueError: they hold more.
+    """
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise ValueError("its weights are a pickle of more than tensors, not read: take safetensors") from error
 
 
 def is_model_type(source: str) -> bool:
@@ -109,9 +155,10 @@ def pretrained_classifier(domain: Domain, source: str, settings: Any) -> nn.Modu
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    module, info = transformers_class(domain).from_pretrained(
-        source, config=settings, ignore_mismatched_sizes=True, output_loading_info=True
-    )
+    with tensors_only():
+        module, info = transformers_class(domain).from_pretrained(
+            source, config=settings, ignore_mismatched_sizes=True, output_loading_info=True, trust_remote_code=False
+        )
     body = f"{module.base_model_prefix}."
     missing = [
         key

@@ -10,6 +10,9 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from raydistill.errors import RaydistillError, first_line
+from raydistill.patience import Patience, free_of
+
+BEGUN = "raydistill: begun"  # a job's first message
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,24 @@ class Mailbox:
 
 
 def _run(job: Job, name: str, mailbox: Any) -> Any:
+    mailbox.post.remote(name, BEGUN)
     return job.function(*job.arguments, lambda message: mailbox.post.remote(name, message))
 
 
 def run_side_by_side(
-    jobs: dict[str, Job], on_message: Callable[[str, Any], None], failure: type[RaydistillError] = RaydistillError
+    jobs: dict[str, Job],
+    on_message: Callable[[str, Any], None],
+    say: Callable[[str], None],
+    wait_s: float,
+    failure: type[RaydistillError] = RaydistillError,
 ) -> dict[str, Any]:
     """Run all jobs and wait for them.
 
     Args:
         jobs: by name.
         on_message: hears (name, message) of what they post.
+        say: hears what is waited for, where the cluster has no room for any of them.
+        wait_s: for room; see `Patience`.
         failure: what a job's death, or an error that is not ours, becomes.
 
     Returns:
@@ -60,14 +70,20 @@ def run_side_by_side(
 
     Raises:
         RaydistillError: a job failed; the others are stopped. An error of ours arrives as it was raised.
+        ConfigError: no room came in time.
     """
     mailbox: Any = ray.remote(Mailbox).options(num_cpus=0).remote()
-    pending = {}
-    results = {}
+    pending: dict[Any, str] = {}
+    results: dict[str, Any] = {}
+    begun: set[str] = set()
+    patience = Patience(lambda: _waiting(jobs, set(pending.values())), say, wait_s)
 
     def deliver() -> None:
         for name, message in ray.get(mailbox.collect.remote(), timeout=60):
-            on_message(name, message)
+            if isinstance(message, str) and message == BEGUN:
+                begun.add(name)
+            else:
+                on_message(name, message)
 
     try:
         for name, job in jobs.items():
@@ -80,12 +96,21 @@ def run_side_by_side(
             for reference in finished:
                 name = pending.pop(reference)
                 results[name] = _result(name, reference, failure)
+            patience.look(bool(finished or begun.intersection(pending.values())))
         deliver()
     finally:
         for reference in pending:
             ray.cancel(reference, force=True)
         ray.kill(mailbox)
     return {name: results[name] for name in jobs}
+
+
+def _waiting(jobs: dict[str, Job], names: set[str]) -> str:
+    options = [jobs[name].options for name in sorted(names)]
+    asked = {"CPU": options[0].get("num_cpus", 1), "GPU": options[0].get("num_gpus", 0)}
+    asked = {name: amount for name, amount in (asked | options[0].get("resources", {})).items() if amount}
+    each = ", ".join(f"{name} {amount:g}" for name, amount in asked.items())
+    return f"{', '.join(sorted(names))} ({each} each; {free_of(asked)})"
 
 
 def _result(name: str, reference: Any, failure: type[RaydistillError]) -> Any:

@@ -23,7 +23,7 @@ def print_page(
 
     Args:
         kinds: names of methods.
-        results: by kind, method and seed: test accuracy by task, and milliseconds a step.
+        results: by kind, method and seed: test accuracy by task, and milliseconds of CPU a step.
         ensembles: test accuracy of the teachers' mean logits, by task.
     """
     print("## Measured\n")
@@ -48,7 +48,7 @@ def print_page(
     print(f"Retention 1 is the teachers' mean logits: {together}.\n")
     if "labels" in options.only.split(","):
         kinds = {"labels": ["alone", "kl"], **kinds}
-    head = "| | " + " | ".join(ensembles) + " | retention | against plain distillation | ms a step |\n"
+    head = "| | " + " | ".join(ensembles) + " | retention | against plain distillation | CPU ms a step |\n"
     head += "|---|" + "--:|" * (len(ensembles) + 1) + "---|--:|"
     titles = {
         "losses": "Soft losses",
@@ -92,8 +92,8 @@ def print_page(
         costs = (statistics.mean(scalar), statistics.mean(gradient), ms("balancing", "famo"))
         by_losses, by_gradients, famo = (f"{cost / plain_ms:.2f}" for cost in costs)
         print(
-            f"Cost of balancing, against {plain_ms:.0f} ms of the fixed weights: by losses {by_losses}, by gradients "
-            f"{by_gradients}, `famo`, which looks twice, {famo}."
+            f"Cost of balancing, against {plain_ms:.0f} ms of CPU a step with fixed weights: by losses {by_losses}, by "
+            f"gradients {by_gradients}, `famo`, which looks twice, {famo}."
         )
 
 

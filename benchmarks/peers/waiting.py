@@ -49,7 +49,7 @@ class WaitingReplica(TeacherReplica):
 class WaitingLauncher(RayLauncher):
     def start(self, spec: PoolSpec, name: str) -> Any:
         replica: Any = ray.remote(concurrency_groups={CONTROL: 1}, max_restarts=0, max_task_retries=0)(WaitingReplica)
-        return replica.options(**shared_actor(name), **placement_options(spec.settings.placement)).remote(spec)
+        return replica.options(**(shared_actor(name) | placement_options(spec.settings.placement))).remote(spec)
 
 
 class WaitingSupervisor(SupervisorActor):
@@ -79,16 +79,16 @@ def waiting_config(wait_s: float, replicas: int) -> Config:
     )  # fmt: skip
 
 
-def joined(config: Config, replicas: int) -> PoolClient:
+def joined(config: Config, replicas: int, within_s: float = STARTED_WITHIN_S) -> PoolClient:
     """A client of the one pool that wants so many replicas, once they serve."""
     labels = tuple(str(number) for number in range(NUM_CLASSES))
     spec = PoolSpec("0" * 64, TEACHER, config, labels, canary_views(config.tasks[TASK]), tuple(sys.path))
     client = PoolClient({TEACHER: spec})
-    deadline = time.monotonic() + STARTED_WITHIN_S
+    deadline = time.monotonic() + within_s
     while client.link(TEACHER).num_serving < replicas:
         if time.monotonic() > deadline:
             serving = client.link(TEACHER).num_serving
-            sys.exit(f"{serving} of {replicas} replicas serve after {STARTED_WITHIN_S:.0f} s; try a smaller --most")
+            sys.exit(f"{serving} of {replicas} replicas serve after {within_s:.0f} s; try fewer")
         time.sleep(0.05)
     return client
 

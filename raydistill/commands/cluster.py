@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
+from raydistill.commands.in_job import clusters_own, in_job
 from raydistill.config.models import Config
 from raydistill.errors import ConfigError, first_line
 
@@ -39,21 +42,25 @@ def cluster(config: Config) -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # what Ray says of nodes goes into logs and files, too
     if ray.is_initialized():
         yield
         return
-    settings = config.ray
+    # A job's Ray is the cluster that it was submitted to, and holds what came with it.
+    settings = clusters_own(config.ray) if in_job() else config.ray
     own = settings.num_cpus is not None or settings.num_gpus is not None
     if settings.address:
         knock(settings.address)
     elif not own:
         knock_at_default()
+    address = settings.address or ("local" if own else None)
+    _keep_token_private(address)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(
                 connection(
                     # Nothing said: the Ray that `ray start` left on this machine, else one of our own.
-                    address=settings.address or ("local" if own else None),
+                    address=address,
                     num_cpus=None if settings.address else settings.num_cpus,
                     num_gpus=None if settings.address else settings.num_gpus,
                     include_dashboard=False,
@@ -147,6 +154,30 @@ def _speaks_http2(door: socket.socket) -> bool:
         while len(answer) < 4 and (more := door.recv(4 - len(answer))):
             answer += more
     return answer[3:] == b"\4"
+
+
+def find_running() -> str | None:
+    """The address of the Ray that `ray start` left on this machine, where one did; it need not answer any more."""
+    from ray._private.utils import read_ray_address
+
+    return read_ray_address() or None
+
+
+def _keep_token_private(address: str | None) -> None:
+    """A Ray of our own makes the user's token where there is none, for all to read; made by us first, nobody else can.
+
+    Args:
+        address: that `ray.init` is given.
+    """
+    joins = address not in (None, "local") or (address is None and (os.environ.get("RAY_ADDRESS") or find_running()))
+    given = any(os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if joins or given:
+        return
+    with contextlib.suppress(OSError, RuntimeError):  # Ray then says what is wrong
+        file = Path.home() / ".ray" / "auth_token"
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as token:
+            token.write(secrets.token_hex(32))
 
 
 def largest_node(resource: str) -> float:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from raydistill.commands.cluster import cluster, needs_ray
 from raydistill.commands.experts import Experts, experts
 from raydistill.commands.known import KnownTeachers, known_teachers, source_plan
@@ -35,12 +33,12 @@ from raydistill.student.model import Student
 from raydistill.student.predicting import predict_split
 from raydistill.teachers.sources import SourcePlan
 from raydistill.training.batches import plan_rows
-from raydistill.training.checkpoint import BEST, TrainingState
+from raydistill.training.checkpoint import BEST, TrainingState, load_tensors
 from raydistill.training.costs import costs_of
 from raydistill.training.events import read_events
 from raydistill.training.features import make_matchers
 from raydistill.training.metrics_log import METRICS_FILE
-from raydistill.training.plan import ARMS, Arm, TrainingPlan
+from raydistill.training.plan import ARMS, Arm, RunAtUrl, TrainingPlan
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Distilled:
     """A finished run.
 
     Attributes:
-        folder: of the run.
+        folder: of the run; of one at a URL, where this machine worked on it.
         report: the content of report.json.
     """
 
@@ -74,7 +72,7 @@ def distill(
     Args:
         config: a config, a file of one, or the name of a shipped recipe.
         overrides: `key=value` words, such as `distill.temperature=3`.
-        out: the run folder; default runs/NAME.
+        out: the run folder, or its URL; default runs/NAME.
         again: start over, whatever the run folder holds.
 
     Raises:
@@ -86,6 +84,11 @@ def distill(
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(open_run(config, out, again))
         progress = stack.enter_context(Progress(folder.log))
+        if folder.at_url is not None:
+            folder.at_url.say = progress.event
+            if folder.report.is_file():
+                progress.say(f"the run was finished before; what {folder.called} lacked of it is there now")
+                return Distilled(folder.path, folder.read_report())
         memory = stack.enter_context(PeakMemory())
         if needs_ray(config):
             stack.enter_context(cluster(config))
@@ -116,6 +119,8 @@ def distill(
                 some = {name: task.train.views(range(2)) for name, task in data.items()}
                 first = Student.from_pretrained(str(plans[0].initial_student))
                 make_matchers(config, first, some, known.feature_shapes)
+            if folder.at_url is not None:
+                folder.at_url.now()  # workers begin with what is there
             progress.say(f"students: training {', '.join(plan.name for plan in plans)}")
             states = train_all(plans, data, progress, stored, on_stored=teaching.close)
             # What befell teachers while no student heard them.
@@ -139,7 +144,7 @@ def distill(
         report["routing"] = expert_routing(student, data)
         save_student(student, folder.student, report)
         draw(folder, report, config)
-        progress.say(f"the student is in {folder.student}")
+        progress.say(f"the student is in {folder.name_of(folder.student)}")
     return Distilled(folder.path, report)
 
 
@@ -173,13 +178,23 @@ def _plan(
         standings=known.standings if arm == "distilled" else {},
         open_source=source if arm == "distilled" else None,
         feature_shapes=known.feature_shapes,
+        prepared={name: task.prepared for name, task in data.items()},
+        at_url=_for_workers(config, folder),
     )
 
 
+def _for_workers(config: Config, folder: RunFolder) -> RunAtUrl | None:
+    """What workers need of a run at a URL; in the command's own process it is a folder like any other."""
+    run = folder.at_url
+    if run is None or not config.training.num_workers:
+        return None
+    return RunAtUrl(run.url, run.key, run.owner.id, folder.path)
+
+
 def _result(plan: TrainingPlan, state: TrainingState, data: dict[str, TaskData]) -> ArmResult:
-    shutil.rmtree(plan.folder / "ray_train", ignore_errors=True)
+    shutil.rmtree(plan.ray_train, ignore_errors=True)
     student = _load_best(plan.initial_student, plan.folder)
-    rows = plan_rows(plan.config, data, plan.arm, plan.seed, num_ranks=1)
+    rows = plan_rows(plan.config, data, plan.arm, plan.seed)
     return ArmResult(
         arm=plan.arm,
         seed=plan.seed,
@@ -199,5 +214,5 @@ def _result(plan: TrainingPlan, state: TrainingState, data: dict[str, TaskData])
 def _load_best(initial: Path, folder: Path) -> Student:
     """An arm's student as it validated best."""
     student = Student.from_pretrained(str(initial))
-    student.load_state_dict(torch.load(folder / BEST, map_location="cpu", weights_only=True))
+    student.load_state_dict(load_tensors(folder / BEST))
     return student.eval()

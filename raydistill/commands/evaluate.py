@@ -14,7 +14,7 @@ from rich.table import Table
 
 from raydistill.commands.preparing import as_config, load_data
 from raydistill.commands.progress import Progress
-from raydistill.commands.run_folder import RunFolder, write_atomically
+from raydistill.commands.run_folder import RunFolder, read_run, write_atomically
 from raydistill.config.models import Config
 from raydistill.config.text import expand
 from raydistill.data.dataset import Split, TaskData
@@ -24,6 +24,8 @@ from raydistill.student.predicting import own_task, predict_split
 from raydistill.tasks import Task
 from raydistill.tasks.regression import Regression
 
+EVALUATION = "evaluation.json"
+
 
 def evaluate(
     run: str | Path, overrides: Iterable[str] = (), split: str = "test", out: str | Path | None = None
@@ -31,7 +33,7 @@ def evaluate(
     """Measure a run's student and write evaluation.json.
 
     Args:
-        run: folder of a finished run.
+        run: folder of a finished run, or its URL.
         overrides: `key=value` words that change where the data comes from, such as `tasks.NAME.data.path=…`.
         split: train, validation or test.
         out: folder of evaluation.json; default: the run's.
@@ -42,10 +44,21 @@ def evaluate(
     Raises:
         ConfigError: no finished run there. DataError: the new data has labels that the student does not know.
     """
-    folder = RunFolder(run)
+    with read_run(run) as (folder, changed):
+        results = _measure(folder, overrides, split)
+        where = (expand(out) if out is not None else folder.path).absolute()
+        where.mkdir(parents=True, exist_ok=True)
+        write_atomically(where / EVALUATION, json.dumps(results, indent=1))
+        if out is None:
+            changed(EVALUATION)
+    _print(results)
+    return results
+
+
+def _measure(folder: RunFolder, overrides: Iterable[str], split: str) -> dict[str, dict[str, Any]]:
     config = as_config(folder.read_config(), overrides)
     if not (folder.student / "model.safetensors").is_file():
-        raise ConfigError(f"the run {folder.path} has no student yet; run `raydistill distill` on its config.yaml")
+        raise ConfigError(f"the run {folder.called} has no student yet; run `raydistill distill` on its config.yaml")
     if split not in ("train", "validation", "test"):
         raise ConfigError(f"--split is {split!r}; choose train, validation or test")
     student = Student.from_pretrained(str(folder.student)).eval()
@@ -68,10 +81,6 @@ def evaluate(
                 "num_rows": task.count_labelled(labels),
                 **task.details(logits, labels),
             }
-    where = (expand(out) if out is not None else folder.path).absolute()
-    where.mkdir(parents=True, exist_ok=True)
-    write_atomically(where / "evaluation.json", json.dumps(results, indent=1))
-    _print(results)
     return results
 
 

@@ -16,7 +16,7 @@ from raydistill.commands.ledger import Ledger
 from raydistill.commands.preflight import how_many_fit, preflight_label
 from raydistill.commands.preparing import as_config, check_store, load_data, with_scales
 from raydistill.commands.progress import Progress
-from raydistill.commands.run_folder import run_path
+from raydistill.commands.run_folder import folder_for_notes
 from raydistill.commands.teach import teach_missing
 from raydistill.config.loader import check_complete
 from raydistill.config.models import Config
@@ -42,7 +42,7 @@ def label(
     config = as_config(config, overrides)
     check_complete(config)
     check_store(config)
-    with Progress(run_path(config, out).absolute() / "log.txt") as progress:
+    with folder_for_notes(config, out) as folder, Progress(folder / "log.txt") as progress:
         if config.distill.soft_labels == "local":
             labels = _in_this_process(config, progress)
         else:
@@ -110,7 +110,7 @@ def _label_one(config: Config, name: str, data: TaskData, labels: Labels, progre
         splits = [jobs[split].split for split in SPLITS]
         actors = how_many_fit(teacher.placement, teacher.max_replicas)
         while True:
-            cost = stream_labels(config, name, data.label_names, tables, splits, on_written, actors)
+            cost = stream_labels(config, name, data.label_names, tables, splits, on_written, actors, data.prepared)
             labels.add(name, cost)
             if all(table.complete for table in tables.values()):
                 break

@@ -28,7 +28,7 @@ def preflight(config: Config, training: bool = True) -> None:
     ]
     workers: list[Asker] = []
     if training and config.training.num_workers:
-        workers = [("training.placement", config.training.placement, config.training.num_workers)]
+        workers = [("training.placement", config.training.placement, config.training.fewest_workers)]
     together = {
         "local": [workers],
         "stored": [teachers, workers],
@@ -36,19 +36,19 @@ def preflight(config: Config, training: bool = True) -> None:
         "auto": [teachers + workers],
     }
     for askers in together[config.distill.soft_labels]:
-        _check_fit(askers)
+        _check_fit(askers, config.ray.autoscales)
 
 
-def preflight_teach(placed: dict[str, PlacementConfig]) -> None:
+def preflight_teach(placed: dict[str, PlacementConfig], autoscales: bool) -> None:
     """The same for the training of teachers, of which one at a time must fit."""
     for name, placement in placed.items():
-        _check_fit([(f"teachers.{name}.train.placement", placement, 1)])
+        _check_fit([(f"teachers.{name}.train.placement", placement, 1)], autoscales)
 
 
 def preflight_label(config: Config) -> None:
     """The same for labelling ahead, where one teacher after the other must fit."""
     for name, teacher in config.teachers.items():
-        _check_fit([(f"teachers.{name}.placement", teacher.placement, teacher.min_replicas)])
+        _check_fit([(f"teachers.{name}.placement", teacher.placement, teacher.min_replicas)], config.ray.autoscales)
 
 
 def how_many_fit(placement: PlacementConfig, at_most: int | None = None) -> int:
@@ -61,8 +61,11 @@ def how_many_fit(placement: PlacementConfig, at_most: int | None = None) -> int:
     return max(1, fit if at_most is None else min(fit, at_most))
 
 
-def _check_fit(askers: list[Asker]) -> None:
+def _check_fit(askers: list[Asker], autoscales: bool) -> None:
     """Ray waits silently for what it can never schedule, so what cannot fit is refused here.
+
+    Args:
+        autoscales: nodes may come: what does not fit yet is waited for, see `Patience`.
 
     Raises:
         ConfigError: names the resource, who asks how much of it, and what there is.
@@ -74,6 +77,8 @@ def _check_fit(askers: list[Asker]) -> None:
         _check_readable(place, placement)
         for resource, amount in asks_for(placement).items():
             wanted.setdefault(resource, []).append((place, amount * count))
+    if autoscales:
+        return
     there = ray.cluster_resources()
     for resource, asks in wanted.items():
         total = sum(amount for _, amount in asks)
@@ -81,7 +86,8 @@ def _check_fit(askers: list[Asker]) -> None:
             who = ", ".join(f"{place} {amount:g}" for place, amount in asks)
             raise ConfigError(
                 f"the run asks for {total:g} {resource} ({who}) and the cluster has {there.get(resource, 0.0):g}; "
-                "lower the placements or use a larger cluster (ray.address)"
+                "lower the placements or use a larger cluster (ray.address); where an autoscaler can add it, set "
+                "ray.autoscales=true"
             )
     nodes = [node for node in ray.nodes() if node["Alive"]]
     for place, placement, count in askers:

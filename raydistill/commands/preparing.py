@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from raydistill.commands.in_job import check_job
 from raydistill.commands.progress import Progress
 from raydistill.config.loader import load_config
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData, load_task_data
 from raydistill.errors import ConfigError
+from raydistill.remote import is_url
 from raydistill.soft_labels.store import open_store
 from raydistill.tasks import task_of
 from raydistill.teachers.checkpoints import HUB
@@ -19,12 +21,13 @@ OUTPUTS = {"classification": "classes", "multilabel": "label(s)", "regression": 
 
 
 def as_config(source: Config | str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Config:
-    """A checked config from whatever a caller has of one: see `load_config`."""
+    """A checked config from whatever a caller has of one: see `load_config`, and within a job `check_job`."""
     overrides = list(overrides)
     if isinstance(source, Config):
         loaded = load_config(source.model_dump(mode="json"), overrides) if overrides else source
     else:
         loaded = load_config(source, overrides)
+    check_job(loaded)
     return _with_absolute_paths(loaded)
 
 
@@ -32,11 +35,12 @@ def _with_absolute_paths(config: Config) -> Config:
     """Workers and actors have folders of their own: what is relative is relative to here, once and for all."""
     content = config.model_dump(mode="json")
     content["cache_dir"] = _absolute(config.cache_dir)
-    if config.store.path is not None and "://" not in config.store.path:
+    if config.store.path is not None and not is_url(config.store.path):
         content["store"]["path"] = _absolute(config.store.path)
     for task in content["tasks"].values():
-        if task["data"]["path"] is not None and task["data"]["source"] != "hub":
-            task["data"]["path"] = _absolute(task["data"]["path"])
+        path = task["data"]["path"]
+        if path is not None and task["data"]["source"] != "hub" and not is_url(path):
+            task["data"]["path"] = _absolute(path)
     for teacher in content["teachers"].values():
         if teacher["checkpoint"] is not None and not teacher["checkpoint"].startswith(HUB):
             teacher["checkpoint"] = _absolute(teacher["checkpoint"])

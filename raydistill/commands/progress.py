@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from raydistill.errors import presentable
+
 QUIET_S = 5.0  # between two lines of one phase where the output is not a terminal
 
 
@@ -35,6 +37,7 @@ class Progress:
 
     def say(self, message: str) -> None:
         """A line that stays."""
+        message = presentable(message)
         self._clear()
         line = f"[{int(self.elapsed_s) // 60:02d}:{int(self.elapsed_s) % 60:02d}] {message}"
         print(line, file=sys.stderr, flush=True)
@@ -43,18 +46,18 @@ class Progress:
 
     def event(self, message: str) -> None:
         """A line that stays, and that the report tells too: something was resumed, lost or made again."""
-        self.events.append({"at_s": round(self.elapsed_s, 3), "what": message})
+        self.events.append({"at_s": round(self.elapsed_s, 3), "what": presentable(message)})
         self.say(message)
 
     def happened(self, at: float, what: str) -> None:
         """Something that the report tells with its own time, in seconds since the epoch; it has been said already."""
-        self.events.append({"at_s": round(at - self._began_at, 3), "what": what})
+        self.events.append({"at_s": round(at - self._began_at, 3), "what": presentable(what)})
         self.events.sort(key=lambda event: event["at_s"])
 
     def note(self, message: str) -> None:
         """For the run's log alone."""
         if self._log:
-            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {presentable(message)}\n")
             self._log.flush()
 
     def __call__(self, message: str) -> None:
@@ -62,7 +65,7 @@ class Progress:
         now = time.monotonic()
         if self._live and now - self._shown_at > 0.1:
             self._clear()
-            text = f"        {message}"[:110]
+            text = f"        {presentable(message)}"[:110]
             sys.stderr.write(text)
             sys.stderr.flush()
             self._width, self._shown_at = len(text), now

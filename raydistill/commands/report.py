@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from raydistill.commands.run_folder import RunFolder, write_atomically
+from raydistill.commands.run_folder import RunFolder, read_run, write_atomically
 from raydistill.config.loader import dump_config
 from raydistill.config.models import Config
-from raydistill.errors import ConfigError
+from raydistill.errors import ConfigError, first_line
 from raydistill.evaluation.html import render_html
 from raydistill.evaluation.terminal import print_report
 
@@ -17,21 +17,25 @@ from raydistill.evaluation.terminal import print_report
 def report(run: str | Path) -> dict[str, Any]:
     """Print the before/after table of a finished run and draw report.html again.
 
+    Args:
+        run: its folder, or its URL.
+
     Returns:
         The content of report.json.
 
     Raises:
         ConfigError: no run, an unfinished one, or a report of another version.
     """
-    folder = RunFolder(run)
-    content = folder.read_report()
-    try:
-        draw(folder, content, folder.read_config())
-    except (KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{folder.report} was not written by this version of raydistill ({type(error).__name__}: {error}); run "
-            "`raydistill distill` on the run's config.yaml with --again"
-        ) from error
+    with read_run(run) as (folder, changed):
+        content = folder.read_report()
+        try:
+            draw(folder, content, folder.read_config())
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(
+                f"{folder.name_of(folder.report)} was not written by this version of raydistill "
+                f"({first_line(error)}); run `raydistill distill` on the run's config.yaml with --again"
+            ) from error
+        changed(folder.html.name, folder.report.name)
     return content
 
 
@@ -40,4 +44,4 @@ def draw(folder: RunFolder, content: dict[str, Any], config: Config) -> None:
     write_atomically(folder.html, render_html(content, dump_config(config)))
     write_atomically(folder.report, json.dumps(content, indent=1))
     print_report(content)
-    print(f"report: {folder.html}")  # noqa: T201 (the command's result)
+    print(f"report: {folder.name_of(folder.html)}")  # noqa: T201 (the command's result)

@@ -5,28 +5,40 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from raydistill.atomic import reason, replacing
+from raydistill.commands.in_job import RUNS, place_to_write
+from raydistill.commands.run_at_url import BEFORE, RunAtUrl, fetched_run, notes_at_url, run_at_url
 from raydistill.config.loader import dump_config, load_config
 from raydistill.config.models import Config
 from raydistill.config.text import expand
 from raydistill.errors import ConfigError, first_line
+from raydistill.remote import is_url
+from raydistill.remote.copies import NAME
 
 # What may differ between two calls that mean the same run: where it runs, not what it computes.
 ELSEWHERE = {"ray", "cache_dir", "num_seeds"}
-OURS = {".lock", "log.txt", "teachers.json", "labelling.json"}  # what a folder may hold before its first distillation
+OURS = {".lock", NAME, *BEFORE}  # what a folder may hold before its first distillation
 
 
 class RunFolder:
-    """Paths of a run."""
+    """Paths of a run.
 
-    def __init__(self, path: str | Path) -> None:
+    Args:
+        path: of the folder.
+        url: that the folder is a copy of.
+        at_url: this command's work on it.
+    """
+
+    def __init__(self, path: str | Path, url: str | None = None, at_url: RunAtUrl | None = None) -> None:
         self.path = expand(path).absolute()
+        self.at_url = at_url
+        self.called = url or (at_url.url if at_url is not None else str(self.path))
         self.config = self.path / "config.yaml"
         self.report = self.path / "report.json"
         self.html = self.path / "report.html"
@@ -46,6 +58,10 @@ class RunFolder:
         """The checkpoints of one training."""
         return self.checkpoints / f"{arm}-seed{seed}"
 
+    def name_of(self, path: Path) -> str:
+        """Where the user finds a file of the run."""
+        return f"{self.called}/{path.relative_to(self.path)}"
+
     def read_config(self) -> Config:
         """The run's resolved config.
 
@@ -53,7 +69,9 @@ class RunFolder:
             ConfigError: this is not a run folder.
         """
         if not self.config.is_file():
-            raise ConfigError(f"{self.path} is not a run folder: it has no config.yaml; name one that `distill` wrote")
+            raise ConfigError(
+                f"{self.called} is not a run folder: it has no config.yaml; name one that `distill` wrote"
+            )
         return load_config(self.config)
 
     def read_report(self) -> dict[str, Any]:
@@ -65,7 +83,7 @@ class RunFolder:
         if not self.report.is_file():
             self.read_config()
             raise ConfigError(
-                f"the run {self.path} is not finished: no report.json; run `raydistill distill` on its config.yaml"
+                f"the run {self.called} is not finished: no report.json; run `raydistill distill` on its config.yaml"
             )
         try:
             content: dict[str, Any] = json.loads(self.report.read_text(encoding="utf-8"))
@@ -95,8 +113,8 @@ class RunFolder:
         changed = [what for what in inputs if before.get(what) != inputs[what]]
         if changed:
             raise ConfigError(
-                f"{', '.join(changed)} changed since the run in {self.path} began; start over with --again, or choose "
-                "another --out"
+                f"{', '.join(changed)} changed since the run in {self.called} began; start over with --again, or "
+                "choose another --out"
             )
 
     def clear(self) -> None:
@@ -105,11 +123,13 @@ class RunFolder:
             shutil.rmtree(folder, ignore_errors=True)
         for file in (self.report, self.html, self.metrics, self.ledger, self.path / "evaluation.json"):
             file.unlink(missing_ok=True)
+        if self.at_url is not None and self.at_url.workers:
+            self.at_url.drop_arms()
 
 
-def run_path(config: Config, out: str | Path | None) -> Path:
-    """`--out`, or runs/NAME here."""
-    return expand(out) if out is not None else Path("runs") / config.name
+def run_path(config: Config, out: str | Path | None) -> Path | str:
+    """`--out`, or runs/NAME; a string where it is a URL: see `place_to_write`."""
+    return place_to_write(out, config.name)
 
 
 @contextlib.contextmanager
@@ -124,16 +144,53 @@ def open_run(config: Config, out: str | Path | None, again: bool = False) -> Ite
 
     Raises:
         ConfigError: the folder belongs to another config, to another process or to something else, or cannot be made.
+        RemoteError: it is a URL that cannot be reached; at the end of the block, not all could be copied there.
     """
-    folder = RunFolder(run_path(config, out))
+    place = run_path(config, out)
+    if isinstance(place, str):
+        with run_at_url(place, "--out" if out is not None else RUNS, config, owned) as at_url:
+            folder = RunFolder(at_url.folder, at_url=at_url)
+            _claim(folder, config, again)
+            at_url.begin()
+            yield folder
+        return
+    folder = RunFolder(place)
     with owned(folder.path):
         _claim(folder, config, again)
         yield folder
 
 
 @contextlib.contextmanager
-def owned(path: Path) -> Iterator[None]:
+def read_run(run: str | Path) -> Iterator[tuple[RunFolder, Callable[..., None]]]:
+    """A run that was written before, wherever it lies.
+
+    Yields:
+        Its folder, and what is to be called with the names of files that were changed in it.
+    """
+    if is_url(run):
+        with fetched_run(str(run)) as (path, send):
+            yield RunFolder(path, str(run).rstrip("/")), send
+    else:
+        yield RunFolder(run), lambda *files: None
+
+
+@contextlib.contextmanager
+def folder_for_notes(config: Config, out: str | Path | None) -> Iterator[Path]:
+    """Where a command that is no run writes its log: see `notes_at_url`."""
+    place = run_path(config, out)
+    if isinstance(place, str):
+        with notes_at_url(place, "--out" if out is not None else RUNS, config) as folder:
+            yield folder
+    else:
+        yield place.absolute()
+
+
+@contextlib.contextmanager
+def owned(path: Path, called: str | None = None) -> Iterator[None]:
     """A folder, made where it is not there, that no other process writes for as long as the block lasts.
+
+    Args:
+        called: what the user knows it by.
 
     Raises:
         ConfigError: another one writes it, or it cannot be made.
@@ -143,7 +200,9 @@ def owned(path: Path) -> Iterator[None]:
         lock = FileLock(path / ".lock", timeout=0)
         lock.acquire()
     except Timeout:
-        raise ConfigError(f"another process is writing {path}; wait for it, or choose another --out") from None
+        raise ConfigError(
+            f"another process is writing {called or path}; wait for it, or choose another --out"
+        ) from None
     except OSError as error:
         raise ConfigError(f"cannot write to {path}: {error.strerror}; choose another --out") from error
     try:
@@ -167,12 +226,14 @@ def _claim(folder: RunFolder, config: Config, again: bool) -> None:
         )
         if changed:
             raise ConfigError(
-                f"{folder.path} holds a run of another config ({changed}); choose another name or --out, or replace "
+                f"{folder.called} holds a run of another config ({changed}); choose another name or --out, or replace "
                 "it with --again"
             )
         more_seeds = not changed and config.num_seeds > old.num_seeds
         if folder.report.is_file() and not more_seeds:
-            folder.clear()
+            # Finished, and the URL could not be reached in the end: only that is left to do.
+            if folder.at_url is None or folder.at_url.has(folder.report):
+                folder.clear()
         elif more_seeds:
             # From here on the run is unfinished: stopped and called again, it goes on.
             folder.report.unlink(missing_ok=True)

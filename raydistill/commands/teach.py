@@ -12,9 +12,10 @@ from raydistill.commands.cluster import cluster, largest_node
 from raydistill.commands.preflight import preflight_teach
 from raydistill.commands.preparing import as_config, load_data
 from raydistill.commands.progress import Progress
-from raydistill.commands.run_folder import run_path, write_atomically
+from raydistill.commands.run_folder import folder_for_notes, write_atomically
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
+from raydistill.errors import TeacherError
 from raydistill.teachers.checkpoints import CARD, teacher_folder
 from raydistill.teachers.teach import train_teacher, untrained
 
@@ -38,8 +39,7 @@ def teach(
         The checkpoint folders by teacher.
     """
     config = as_config(config, overrides)
-    folder = run_path(config, out).absolute()
-    with Progress(folder / "log.txt") as progress:
+    with folder_for_notes(config, out) as folder, Progress(folder / "log.txt") as progress:
         teach_missing(config, load_data(config, progress), progress, again)
         checkpoints = {name: teacher_folder(config, name) for name in config.teachers}
         cards = {name: {"checkpoint": str(path), **_card(path)} for name, path in checkpoints.items()}
@@ -73,8 +73,15 @@ def teach_missing(config: Config, data: dict[str, TaskData], progress: Progress,
         from raydistill.teachers.side_by_side import placements, train_side_by_side
 
         placed = placements(config, names, largest_node("CPU"), largest_node("GPU"))
-        preflight_teach(placed)
-        train_side_by_side(config, placed, show, say, again)
+        preflight_teach(placed, config.ray.autoscales)
+        prepared = {name: task.prepared for name, task in data.items()}
+        nodes = train_side_by_side(config, prepared, placed, show, say, again)
+    if missing := untrained(config, data):
+        name = missing[0]
+        raise TeacherError(
+            f"teacher {name!r} was trained on node {nodes.get(name, '?')}, and its checkpoint is not at "
+            f"{teacher_folder(config, name)} here; put cache_dir on storage that every node sees"
+        )
 
 
 def _card(path: Path) -> dict[str, Any]:

@@ -51,7 +51,9 @@ def train_all(
     else:
         by_name = {plan.name: plan for plan in plans}
         jobs = {name: Job(_train, (plan, share), {"num_cpus": share}) for name, plan in by_name.items()}
-        found = run_side_by_side(jobs, lambda name, line: show(by_name[name], line))
+        found = run_side_by_side(
+            jobs, lambda name, line: show(by_name[name], line), progress.say, plans[0].config.ray.wait_s
+        )
         states = list(found.values())
     for plan, state in zip(plans, states, strict=True):
         for at, what in read_events(plan.folder):
@@ -84,7 +86,10 @@ def _share(plans: list[TrainingPlan]) -> int | None:
 def _train(plan: TrainingPlan, num_threads: int, post: Callable[[dict[str, Any]], None]) -> TrainingState:
     torch.set_num_threads(num_threads)
     cache_dir = Path(plan.config.cache_dir).expanduser()
-    data = {name: load_task_data(name, task, cache_dir) for name, task in plan.config.tasks.items()}
+    data = {
+        name: load_task_data(name, task, cache_dir, prepared=plan.prepared.get(name))
+        for name, task in plan.config.tasks.items()
+    }
     state = launch(plan, data, post)
     # The weights lie in the plan's folder; they need not travel.
     state.model, state.optimizer = {}, {}

@@ -35,7 +35,9 @@ class DataConfig(Frozen):
         "hub", "imagefolder", "audiofolder", "csv", "json", "parquet", "disk",
         "fashion_mnist", "sentiment", "spoken_language",
     ]  # fmt: skip
-    path: str | None = Field(None, description="hub name, folder or file; the demo sources need none")
+    path: str | None = Field(
+        None, description="hub name, folder, file, or URL of one (s3://…); the demo sources need none"
+    )
     subset: str | None = Field(None, description="configuration name of a hub data set")
     input_column: str | None = Field(None, description="default: image, text or audio, after the domain")
     label_column: str = Field("label", description="a class; multilabel: names; regression: a number")

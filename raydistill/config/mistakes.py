@@ -9,6 +9,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from raydistill.errors import without_secrets
+
 UNION_PARTS = ("constrained-", "dict[")  # what pydantic calls the types of a union
 
 
@@ -38,7 +40,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         shown = repr(first["input"])
         text = f"{place}: {first['msg'][0].lower()}{first['msg'][1:]} (got {shown[:60]})"
     more = len(problems) - 1
-    return text + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
+    return without_secrets(text) + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
 
 
 def _by_place(error: ValidationError) -> list[ErrorDetails]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from raydistill.config.basics import Frozen, Name, Precision
 from raydistill.config.data import TaskConfig
 from raydistill.config.distill import DistillConfig
 from raydistill.config.kinds import check_kinds
 from raydistill.config.student import StudentConfig as StudentConfig
+from raydistill.remote import is_url
 
 
 class PlacementConfig(Frozen):
@@ -24,6 +25,7 @@ class PlacementConfig(Frozen):
     resources: dict[str, PositiveFloat] = Field({}, description="of one's own making, as `ray start --resources` names")
     label_selector: dict[str, str] = Field({})
     accelerator_type: str | None = None
+    strategy: Literal["pack", "spread"] = Field("pack", description="onto few nodes, or onto as many as there are")
 
     @model_validator(mode="after")
     def _ray_understands_it(self) -> PlacementConfig:
@@ -97,6 +99,13 @@ class TeacherConfig(Frozen):
     timeout_s: float = Field(120.0, gt=0.0, description="a replica that does not answer for this long is replaced")
     allow_chance_level: bool = False
 
+    @field_validator("checkpoint")
+    @classmethod
+    def _is_a_path(cls, value: str | None) -> str | None:
+        if value is not None and is_url(value):
+            raise ValueError("a checkpoint is a path that the teacher's nodes see, or hub:OWNER/NAME, and not a URL")
+        return value
+
     @model_validator(mode="after")
     def _replicas_in_order(self) -> TeacherConfig:
         if self.max_replicas is not None and self.max_replicas < self.min_replicas:
@@ -140,8 +149,25 @@ class TrainingConfig(Frozen):
     label_fraction: float = Field(1.0, gt=0.0, le=1.0, description="share of training rows whose label is shown")
     evaluate_every: PositiveInt = Field(200, description="steps between validations; each writes a checkpoint")
     num_workers: int = Field(0, ge=0, description="0: in this process; more: Ray Train workers with DDP")
+    min_workers: PositiveInt | None = Field(
+        None, description="so many are enough, to begin with and after a loss; the student stays the same one"
+    )
     max_failures: int = Field(2, ge=0, description="worker failures to survive, from the last checkpoint on")
     placement: PlacementConfig = PlacementConfig()
+
+    @model_validator(mode="after")
+    def _workers_in_order(self) -> TrainingConfig:
+        if self.min_workers is not None and self.min_workers > max(1, self.num_workers):
+            raise ValueError(
+                f"min_workers {self.min_workers} is more than num_workers {self.num_workers}; lower it, or raise the "
+                "other"
+            )
+        return self
+
+    @property
+    def fewest_workers(self) -> int:
+        """That it can begin with."""
+        return min(self.num_workers, self.min_workers or self.num_workers)
 
 
 class RayConfig(Frozen):
@@ -150,6 +176,10 @@ class RayConfig(Frozen):
     address: str | None = Field(None, description="`auto` or host:port of a running cluster")
     num_cpus: PositiveInt | None = None
     num_gpus: int | None = Field(None, ge=0)
+    wait_s: float = Field(600.0, gt=0.0, description="for room in the cluster; then the command ends with exit code 2")
+    autoscales: bool = Field(
+        False, description="an autoscaler adds nodes: what does not fit yet is waited for, not refused"
+    )
     lease_s: float = Field(30.0, ge=5.0, description="a run that dies gives back shared teachers after this long")
 
 
@@ -160,7 +190,9 @@ class Config(Frozen):
     description: str = ""
     seed: int = Field(0, ge=0)
     num_seeds: PositiveInt = Field(1, description="students of each arm, of seeds `seed`, `seed` + 1, …")
-    cache_dir: str = Field("~/.cache/raydistill", description="data sets, teachers and soft labels")
+    cache_dir: str = Field(
+        "~/.cache/raydistill", description="data sets, teachers, soft labels, and what is worked on of runs at URLs"
+    )
     tasks: dict[Name, TaskConfig] = Field(min_length=1)
     teachers: dict[Name, TeacherConfig] = Field({})
     student: StudentConfig = StudentConfig()
@@ -168,6 +200,15 @@ class Config(Frozen):
     store: StoreConfig = StoreConfig()
     training: TrainingConfig = TrainingConfig()
     ray: RayConfig = RayConfig()
+
+    @field_validator("cache_dir")
+    @classmethod
+    def _is_a_folder(cls, value: str) -> str:
+        if is_url(value):
+            raise ValueError(
+                "the cache is a folder that each node works in; store.path, --out and tasks.NAME.data.path may be URLs"
+            )
+        return value
 
     @model_validator(mode="after")
     def _teachers_fit_tasks(self) -> Config:

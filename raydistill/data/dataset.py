@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,9 @@ from raydistill.config.data import DataConfig, LabelScales, TaskConfig, TaskKind
 from raydistill.data import table, views
 from raydistill.data.batch import Inputs, ViewBatch
 from raydistill.data.labels import standardised
-from raydistill.data.sources import open_source
-from raydistill.errors import DataError
+from raydistill.data.sources import is_missing, open_source
+from raydistill.data.sources.at_url import DataAtUrl, data_at_url
+from raydistill.errors import DataError, RaydistillError
 
 # Everything else decides the table's content; these only decide how a view is cut from it.
 VIEW_FIELDS = ("augment", "num_views", "max_bad_fraction")
@@ -94,6 +96,19 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """A task's data as the command has it: travels to other processes and nodes.
+
+    Attributes:
+        folder: its name in the cache.
+        fingerprint: of all three splits.
+    """
+
+    folder: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class TaskData:
     """The three splits of one task.
 
@@ -102,6 +117,7 @@ class TaskData:
         skipped: one readable line for each row that could not be used.
         kind: of the task: what its labels are.
         scales: of a regression's labels: what brings them back into the user's units.
+        folder: name of the prepared table in the cache.
         fingerprint: of all three splits.
     """
 
@@ -115,6 +131,12 @@ class TaskData:
     settings: DataConfig
     kind: TaskKind = "classification"
     scales: LabelScales | None = None
+    folder: str = ""
+
+    @property
+    def prepared(self) -> Prepared:
+        """For processes elsewhere."""
+        return Prepared(self.folder, self.fingerprint)
 
     @property
     def fingerprint(self) -> str:
@@ -130,7 +152,11 @@ class TaskData:
 
 
 def load_task_data(
-    name: str, task: TaskConfig, cache_dir: Path, progress: Callable[[str], None] = lambda message: None
+    name: str,
+    task: TaskConfig,
+    cache_dir: Path,
+    progress: Callable[[str], None] = lambda message: None,
+    prepared: Prepared | None = None,
 ) -> TaskData:
     """A task's data from the cache; fetched, checked and prepared first where it is not there.
 
@@ -139,14 +165,43 @@ def load_task_data(
         task: its config.
         cache_dir: raw packages and prepared tables lie below it.
         progress: hears what is being done.
+        prepared: what the command has, where this is another process: found in the cache, it need not be looked for;
+            where the cache is another one, what is prepared here has to be the same.
 
     Raises:
-        DataError: missing, corrupt beyond `max_bad_fraction`, an empty split, cannot be fetched or written.
+        DataError: missing, corrupt beyond `max_bad_fraction`, an empty split, cannot be fetched or written; on another
+            node, not there, or not the same.
     """
-    config = task.data
-    raw = open_source(name, task, cache_dir, progress)
+    if prepared is None:
+        return _read(name, task, _prepare(name, task, cache_dir, progress))
+    folder, host = cache_dir / "data" / prepared.folder, socket.gethostname()
+    if folder.is_dir():
+        return _read(name, task, folder)
+    if is_missing(task.data):
+        raise DataError(
+            f"task {name!r}: node {host} has neither {task.data.path} nor the prepared data in {cache_dir}; put either "
+            f"on storage that every node sees, or let tasks.{name}.data.path be a URL"
+        )
+    try:
+        found = _read(name, task, _prepare(name, task, cache_dir, progress))
+    except RaydistillError as error:
+        raise type(error)(f"on node {host}: {error}") from error
+    if found.fingerprint != prepared.fingerprint:
+        raise DataError(
+            f"task {name!r}: the data that node {host} finds at {task.data.path or task.data.source} is not what the "
+            "command began with; give every node the same, or put cache_dir on storage that every node sees"
+        )
+    return found
+
+
+def _prepare(name: str, task: TaskConfig, cache_dir: Path, progress: Callable[[str], None]) -> Path:
+    """The folder of the prepared table; made where it is not there."""
+    # What is at a URL says by itself what it is: prepared before, it is not fetched again.
+    at_url = data_at_url(name, task)
+    raw = None if at_url is not None else open_source(name, task, cache_dir, progress)
+    identity = at_url.identity if at_url is not None else raw.identity if raw is not None else ""
     settings = task.content(leave_out=VIEW_FIELDS)
-    key = json.dumps([table.FORMAT, task.domain, settings, raw.identity], sort_keys=True)
+    key = json.dumps([table.FORMAT, task.domain, settings, identity], sort_keys=True)
     folder = cache_dir / "data" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if not folder.exists():
         try:
@@ -155,7 +210,27 @@ def load_task_data(
             raise DataError(f"cannot write to cache_dir {cache_dir}: {reason(error)}; set another") from error
         with FileLock(folder.with_suffix(".lock")):
             if not folder.exists():
-                table.prepare(name, task, raw, folder, lambda text: progress(f"{name}: {text}"))
+                if at_url is not None:
+                    _prepare_fetched(name, task, at_url, cache_dir, folder, progress)
+                elif raw is not None:
+                    table.prepare(name, task, raw, folder, lambda text: progress(f"{name}: {text}"))
+    return folder
+
+
+def _prepare_fetched(
+    name: str, task: TaskConfig, at_url: DataAtUrl, cache_dir: Path, folder: Path, progress: Callable[[str], None]
+) -> None:
+    path = str(at_url.fetched(cache_dir, lambda text: progress(f"{name}: {text}")))
+    here = task.model_copy(update={"data": task.data.model_copy(update={"path": path})})
+    try:
+        raw = open_source(name, here, cache_dir, progress)
+        table.prepare(name, here, raw, folder, lambda text: progress(f"{name}: {text}"))
+    except DataError as error:
+        raise DataError(str(error).replace(path, at_url.url)) from error  # the user knows no copy
+
+
+def _read(name: str, task: TaskConfig, folder: Path) -> TaskData:
+    config = task.data
     tables, meta = table.read(folder)
     table.check_skipped(name, config, meta["skipped"], meta["num_seen"])
     labels, skipped = tuple(meta["label_names"]), tuple(meta["skipped"])
@@ -163,7 +238,8 @@ def load_task_data(
     digests = meta["digests"]
     splits = {split: Split(split, task.domain, config, tables[split], digests[split], scales) for split in table.SPLITS}
     return TaskData(
-        name, task.domain, labels, **splits, skipped=skipped, settings=config, kind=task.kind, scales=scales
+        name, task.domain, labels, **splits, skipped=skipped, settings=config, kind=task.kind, scales=scales,
+        folder=folder.name,
     )  # fmt: skip
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from html import escape
 from typing import Any
 
 import yaml
+
+from raydistill.errors import presentable
 
 
 def model_card(report: dict[str, Any]) -> str:
@@ -12,6 +16,7 @@ def model_card(report: dict[str, Any]) -> str:
     head = {"library_name": "raydistill", "tags": ["knowledge-distillation", "multi-task"]}
     model = report["models"]["student"]
     teachers = ", ".join(name for name in report["models"] if name != "student")
+    first_task = json.dumps(next(iter(report["tasks"])), ensure_ascii=False)  # whatever its name: one string of Python
     lines = [
         "---", yaml.safe_dump(head, sort_keys=False).strip(), "---",
         f"# {report['name']}",
@@ -25,7 +30,7 @@ def model_card(report: dict[str, Any]) -> str:
         "from raydistill import Student",
         "",
         'student = Student.from_pretrained("this folder").eval()',
-        f'prepare = student.preparer("{next(iter(report["tasks"]))}")  # from views to the keyword tensors of a task',
+        f"prepare = student.preparer({first_task})  # from views to the keyword tensors of a task",
         "```",
         "",
         "| task | labels | metric | teachers | student alone | this student | test rows |",
@@ -33,13 +38,18 @@ def model_card(report: dict[str, Any]) -> str:
     ]  # fmt: skip
     index = report["seeds"].index(report["student_seed"])
     for name, task in report["tasks"].items():
-        labels = ", ".join(task["label_names"][:12]) + (", …" if len(task["label_names"]) > 12 else "")
+        labels = ", ".join(map(_cell, task["label_names"][:12])) + (", …" if len(task["label_names"]) > 12 else "")
         own = {student: values[index] for student, values in task["by_seed"].items()}
         lines.append(
-            f"| {name} | {labels} | {task['metric']} | {task['ensemble']:.3f} | {own['student_alone']:.3f} "
+            f"| {_cell(name)} | {labels} | {task['metric']} | {task['ensemble']:.3f} | {own['student_alone']:.3f} "
             f"| {own['student_distilled']:.3f} | {task['num_test']:,} |"
         )
     share = report["settings"]["label_fraction"]
     if share < 1:
         lines += ["", f"Training labels shown to the student: {share:.0%} of the labelled rows."]
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """A name from the data, as a cell of a table: no HTML, and no cell more."""
+    return " ".join(escape(presentable(text)).replace("|", "&#124;").split())

@@ -75,9 +75,10 @@ def _before_after(report: dict[str, Any]) -> str:
 
 
 def _task_rows(task: dict[str, Any], many: bool) -> list[list[str]]:
-    gain, mark = task["gain"], {"better": "best", "worse": "worse"}.get(task["gain"]["verdict"], "")
+    gain, verdict = task["gain"], escape(task["gain"]["verdict"])
+    mark = {"better": "best", "worse": "worse"}.get(verdict, "")
     remark = (
-        f'<span class="{mark}">{gain["mean"]:+.3f} ± {2 * gain["standard_error"]:.3f} {gain["verdict"]}</span>, '
+        f'<span class="{mark}">{gain["mean"]:+.3f} ± {2 * gain["standard_error"]:.3f} {verdict}</span>, '
         f"retention {task['retention']:.3f}"
     )
     one = len(task["teachers"]) == 1
@@ -131,7 +132,7 @@ def _soft_labels(report: dict[str, Any]) -> str:
     rows = [
         [escape(name), f"{each['samples']:,}", f"{each['samples_cached']:,}", f"{each['busy_s']:.1f}",
          f"{each['samples'] / each['busy_s']:,.0f}" if each["busy_s"] else "", f"{each['waited_s']:.1f}",
-         f"{each['waiting_share']:.0%}", f"{each['failovers']}", f"{each['hedges']}", f"{each['worst_gap_s']:.2f}"]
+         f"{each['waiting_share']:.0%}", f"{each['failovers']:,}", f"{each['hedges']:,}", f"{each['worst_gap_s']:.2f}"]
         for name, each in report["teachers"].items()
     ]  # fmt: skip
     note = "Computing is time on the teachers' own devices; sent twice: a slow replica's request, to another one too."

@@ -42,7 +42,7 @@ def tasks_together(report: dict[str, Any]) -> str:
         rows.append([escape(name), *cosines, *(f"{value:.3g}" for value in figures)])
     heads = ["task", *map(escape, names), "weight", "share of the loss", "gradient's length"]
     note = (
-        f"Balancing: {escape(balancing['method'])}. Means over {balancing['measured']} steps of the distilled "
+        f"Balancing: {escape(balancing['method'])}. Means over {balancing['measured']:,} steps of the distilled "
         "students. Under the tasks' names the cosine of their gradients on the trunk: below 0 they pull against each "
         "other."
     )

@@ -7,7 +7,7 @@ from html import escape
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
+{policy}<title>{title}</title><style>
 body {{ font: 15px/1.5 system-ui, sans-serif; color: #1d2733; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }}
 h1 {{ margin-bottom: 0 }} h2 {{ margin-top: 2rem; font-size: 1.1rem }} .muted {{ color: #5b6875 }}
 table {{ border-collapse: collapse; width: 100% }} th, td {{ padding: .35rem .6rem; border-bottom: 1px solid #dde3e9 }}
@@ -19,16 +19,21 @@ th {{ text-align: left; font-weight: 600; background: #f4f6f8 }} td.n, th.n {{ t
 {body}
 </body></html>
 """
+# Should a label ever slip through as HTML: nothing runs, and nothing is fetched.
+INERT = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+"""
 
 
-def page(title: str, description: str, sections: Iterable[str]) -> str:
+def page(title: str, description: str, sections: Iterable[str], scripts: bool = False) -> str:
     """A whole page.
 
     Args:
         title, description: plain text.
         sections: HTML.
+        scripts: the sections have some that are to run.
     """
-    return PAGE.format(title=escape(title), description=escape(description), body="\n".join(sections))
+    policy = "" if scripts else INERT
+    return PAGE.format(title=escape(title), description=escape(description), body="\n".join(sections), policy=policy)
 
 
 def bullets(lines: Iterable[str]) -> str:

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from raydistill.errors import presentable
+
 FIGHT = -0.05  # mean cosine of two tasks' gradients
 TEACHER_BOUND = 0.1  # share of its time that a student waits for teachers
 
@@ -17,10 +19,20 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     """Before and after, by task, and what it cost."""
     # A file or a pipe has no width of its own, and eighty columns would cut the table.
     console = console or Console(width=None if sys.stdout.isatty() else 110)
+    report = _presentable(report)
     console.print(before_after(report))
     console.print(model_table(report))
     for line in remarks(report):
         console.print(line, highlight=False, markup=False)
+
+
+def _presentable(content: Any) -> Any:
+    """Another person's report may hold anything."""
+    if isinstance(content, dict):
+        return {_presentable(key): _presentable(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_presentable(value) for value in content]
+    return presentable(content) if isinstance(content, str) else content
 
 
 def before_after(report: dict[str, Any]) -> Table:

@@ -14,7 +14,7 @@ def dkd(
     temperature: float,
     hard_labels: Tensor,
     alpha: float = 1.0,
-    beta: float = 8.0,
+    beta: float = 1.0,
 ) -> Tensor:
     """Decoupled distillation: how sure the teacher is of the target class, and how it ranks the others, apart.
 
@@ -28,7 +28,8 @@ def dkd(
     Source: Zhao, Cui, Song, Qiu, Liang, "Decoupled Knowledge Distillation" (2022), sections 3.1 and 3.3.
 
     Use it when the teacher is very sure (p_t near 1) and has many classes to rank; search β, which the paper takes
-    from 0.5 (ImageNet) to 8 (CIFAR-100): too much of it teaches noise. With two classes only α counts.
+    from 0.5 (ImageNet) to 8 (CIFAR-100): too much of it teaches noise, and on the demo's tasks 8 is worse than no
+    teacher at all. With two classes only α counts.
 
     Args:
         student_logits: [batch, num_classes], raw.

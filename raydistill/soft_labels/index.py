@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -56,7 +57,9 @@ class ShardEntry:
     def from_json(cls, content: Mapping[str, Any]) -> ShardEntry:
         """From an index. Raises KeyError, TypeError or ValueError where it is none."""
         entry = cls(str(content["file"]), int(content["num_rows"]), str(content["sha256"]), int(content["bytes"]))
-        if Path(entry.file).name != entry.file or min(entry.num_rows, entry.bytes) < 0:
+        # It is fetched to, and removed from, a place of that name.
+        plain = re.fullmatch(r"[\w-][\w.-]*", entry.file) is not None
+        if not plain or min(entry.num_rows, entry.bytes) < 0:
             raise ValueError(f"a shard like {content!r}")
         return entry
 

@@ -14,6 +14,7 @@ from raydistill.networks import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     TorchvisionClassifier,
+    check_plain,
     is_model_type,
     pretrained_classifier,
     resolve_model,
@@ -75,8 +76,9 @@ def make_classifier(options: dict[str, Any], task: TaskShape) -> nn.Module:
         if options["loader"] == "torchvision":
             return torchvision_classifier(name, options["options"], task.grayscale, num_classes)
         own = {key: value for key, value in options["config"].items() if key != "model_type"}
+        check_plain(own, whose="its config")
         settings = transformers.AutoConfig.for_model(options["config"]["model_type"], **own, num_labels=num_classes)
-        module: nn.Module = transformers_class(task.domain).from_config(settings)
+        module: nn.Module = transformers_class(task.domain).from_config(settings, trust_remote_code=False)
     except FAILURES as error:
         raise _cannot(name, error) from error
     for key, parameter in module.named_parameters():

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from raydistill.atomic import as_others
 from raydistill.data.preparing import LogMelPreparer, Preparer, TextPreparer, VisionPreparer
-from raydistill.errors import ConfigError
+from raydistill.errors import ConfigError, first_line
 from raydistill.student.classifiers import answer, classifier_preparer, make_classifier
 from raydistill.student.shape import StudentShape, TaskShape
 from raydistill.student.stems import make_stems
@@ -145,16 +147,25 @@ class Student(nn.Module, PyTorchModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         super()._save_pretrained(save_directory)
+        as_others(save_directory / WEIGHTS_FILE)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)
+
+    @classmethod
+    def _load_as_pickle(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
+        """The mixin's way out where a hub repository has no safetensors file."""
+        raise ConfigError(f"{model_file}: a student's weights are read from {WEIGHTS_FILE} only, never from a pickle")
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> Student:
         folder = Path(model_id)
         if folder.is_dir():
             # As the mixin does it, without the line that it prints for every load.
-            student = cls(options["shape"])
-            cls._load_as_safetensor(student, str(folder / WEIGHTS_FILE), "cpu", True)
+            try:
+                student = cls(options["shape"])
+                cls._load_as_safetensor(student, str(folder / WEIGHTS_FILE), "cpu", True)
+            except (LookupError, TypeError, AttributeError, RuntimeError, OSError, SafetensorError) as error:
+                raise ConfigError(f"{folder} holds no student that can be read ({first_line(error)})") from error
         else:
             student = super()._from_pretrained(model_id=model_id, **options)
         if "text" in student.shape.domains:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from raydistill.atomic import reason, replacing
+from raydistill.atomic import as_others, reason, replacing
 from raydistill.config.data import LabelScales
 from raydistill.config.models import Config
 from raydistill.data.preparing import TextPreparer
@@ -72,6 +73,7 @@ def save_teacher(network: Network, folder: Path, card: dict[str, Any]) -> None:
                 key: value.detach().cpu().contiguous().clone() for key, value in network.module.state_dict().items()
             }
             save_file(weights, temporary / WEIGHTS)
+            as_others(temporary / WEIGHTS)
             settings = getattr(network.module, "config", None)
             if settings is not None and hasattr(settings, "save_pretrained"):
                 settings.id2label = dict(enumerate(card["label_names"]))
@@ -84,6 +86,17 @@ def save_teacher(network: Network, folder: Path, card: dict[str, Any]) -> None:
         raise TeacherError(
             f"cannot write the teacher to {folder} ({reason(error)}); free some space or set cache_dir"
         ) from error
+
+
+def no_weights(config: Config, name: str, path: Path) -> TeacherError:
+    """The error of a process that does not find them: it may run on another node than the command."""
+    key = f"teachers.{name}.checkpoint"
+    fix = (
+        f"train it with `raydistill teach`, set {key}, or put cache_dir, where trained teachers lie, on storage that "
+        "every node sees" if config.teachers[name].checkpoint is None else
+        f"mend {key}, or put it on storage that every node sees"
+    )  # fmt: skip
+    return TeacherError(f"teacher {name!r}: no weights at {path} on node {socket.gethostname()}; {fix}")
 
 
 def load_weights(name: str, module: torch.nn.Module, path: Path) -> None:

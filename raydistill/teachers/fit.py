@@ -63,7 +63,13 @@ def fit(
     state: dict[str, Any] = {"step": 0, "best": -math.inf, "metric": 0.0, "worse": 0, "seconds": 0.0}
     path = folder / STATE
     if path.is_file():
-        saved = torch.load(path, map_location=device, weights_only=True)
+        try:
+            saved = torch.load(path, map_location=device, weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file; each means the same to the user
+            raise TeacherError(
+                f"the state of an unfinished training {path} cannot be read ({type(error).__name__}); delete it, and "
+                "the same command begins anew"
+            ) from error
         state = {"metric": saved["state"]["best"], **saved["state"]}
         module.load_state_dict(saved["module"])
         optimizer.load_state_dict(saved["optimizer"])

@@ -99,13 +99,13 @@ def _transformers(
         settings.problem_type = PROBLEM_TYPES[kind]
     untrained = folder is not None or is_model_type(source)
     module = (
-        transformers_class(domain).from_config(settings)
+        transformers_class(domain).from_config(settings, trust_remote_code=False)
         if untrained
         else pretrained_classifier(domain, source, settings)
     )
     prepare: Preparer
     if domain == "text":
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         prepare = TextPreparer(tokenizer, config.max_length)
     elif domain == "speech":
         prepare = WaveformPreparer(config.sample_rate or data.sample_rate, data.max_seconds)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raydistill.config.models import Config
-from raydistill.data.dataset import Split, load_task_data
+from raydistill.data.dataset import Prepared, Split, load_task_data
 from raydistill.errors import RaydistillError, TeacherError, first_line
 from raydistill.soft_labels.source import TeacherCost
 from raydistill.soft_labels.store import LabelTable
@@ -37,9 +37,17 @@ class LabelWorker:
         name: the teacher's.
         label_names: its task's, in head order.
         attempts: Ray Data itself would retry a batch that ends its actor for ever.
+        prepared: the rows as the command has them.
     """
 
-    def __init__(self, config: Config, name: str, label_names: tuple[str, ...], attempts: Attempts) -> None:
+    def __init__(
+        self,
+        config: Config,
+        name: str,
+        label_names: tuple[str, ...],
+        attempts: Attempts,
+        prepared: Prepared | None = None,
+    ) -> None:
         import torch
 
         from raydistill.teachers.local import load_teachers
@@ -47,7 +55,8 @@ class LabelWorker:
         settings = config.teachers[name]
         self.name, self.num_classes, self.attempts = name, len(label_names), attempts
         self.teacher = load_teachers(config, {settings.task: label_names}, [name])[name]
-        data = load_task_data(settings.task, config.tasks[settings.task], Path(config.cache_dir).expanduser())
+        cache_dir = Path(config.cache_dir).expanduser()
+        data = load_task_data(settings.task, config.tasks[settings.task], cache_dir, prepared=prepared)
         self.splits: list[Split] = [data.validation, data.test, data.train]
         self.timeout_s, self.error = settings.timeout_s, ""
         # A teacher that hangs is left in its thread. How many threads torch takes is a thread's own matter.
@@ -159,6 +168,7 @@ def stream_labels(
     splits: list[Split],
     on_written: Callable[[int, int], None],
     num_actors: int,
+    prepared: Prepared | None = None,
 ) -> TeacherCost:
     """Fill the tables with what they do not have, as answers come; a kill loses the last few seconds.
 
@@ -169,6 +179,7 @@ def stream_labels(
         splits: those three.
         on_written: hears (rows done, rows to do) after each block; what it raises ends the pipeline.
         num_actors: at most.
+        prepared: the task's data as the command has it.
 
     Raises:
         TeacherError: the teacher cannot be loaded, or failed. SoftLabelError: the store cannot be written.
@@ -188,7 +199,7 @@ def stream_labels(
     attempts = Attempts(Path(config.cache_dir).expanduser() / f"labelling-{uuid.uuid4().hex[:12]}")
     labelled = ray.data.from_arrow(made).map_batches(
         LabelWorker,
-        fn_constructor_args=(config, name, label_names, attempts),
+        fn_constructor_args=(config, name, label_names, attempts, prepared),
         batch_size=settings.batch_size,
         compute=ray.data.ActorPoolStrategy(
             min_size=min(settings.min_replicas, num_actors),

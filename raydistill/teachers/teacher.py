@@ -22,6 +22,7 @@ from raydistill.teachers.checkpoints import (
     fingerprint,
     load_weights,
     match_labels,
+    no_weights,
     teacher_folder,
 )
 from raydistill.teachers.features import tapped
@@ -128,6 +129,8 @@ def load_teacher(config: Config, name: str, label_names: tuple[str, ...], device
     settings = config.teachers[name]
     task = config.tasks[settings.task]
     path: Path = teacher_folder(config, name)
+    if not path.exists():
+        raise no_weights(config, name, path)
     own_labels = checkpoint_labels(path, settings.label_names)
     fewest = 2 if task.kind == "classification" else 1
     columns = match_labels(name, settings.task, own_labels, label_names, settings.partial_labels, fewest)

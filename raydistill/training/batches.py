@@ -32,7 +32,13 @@ class TaskRows:
     visible_labels: NDArray[Any]
 
 
-def plan_rows(config: Config, data: dict[str, TaskData], arm: Arm, seed: int, num_ranks: int) -> dict[str, TaskRows]:
+def num_parts(config: Config) -> int:
+    """Into how many parts the rows of a micro-step are cut: one for each worker that there can be. Fewer workers do
+    several parts each, so that their number changes nothing but the order of additions."""
+    return max(1, config.training.num_workers)
+
+
+def plan_rows(config: Config, data: dict[str, TaskData], arm: Arm, seed: int) -> dict[str, TaskRows]:
     """By task: which rows this arm draws from, and which labels it sees. Both arms see the same labels.
 
     `num_views` bounds what teachers are asked. The student alone asks nobody and gets a new view every epoch: a
@@ -45,7 +51,7 @@ def plan_rows(config: Config, data: dict[str, TaskData], arm: Arm, seed: int, nu
         rows = shown if arm == "alone" else np.arange(len(labels))
         batch_size = config.training.task_batch_size.get(name, config.training.batch_size)
         num_views = None if arm == "alone" and task.num_views else task.num_views
-        sampler = TaskSampler(seed, name, rows, batch_size * num_ranks, num_views, data[name].train.lengths)
+        sampler = TaskSampler(seed, name, rows, batch_size * num_parts(config), num_views, data[name].train.lengths)
         planned[name] = TaskRows(of, sampler, of.hide(labels, shown))
     return planned
 
@@ -54,6 +60,8 @@ class BatchMaker:
     """Makes one rank's micro-batches.
 
     Args:
+        parts: of each micro-step, those that are this rank's.
+        num_parts: in all.
         teachers: by task, in the order in which their logits are stacked.
         features: by task, its feature losses.
     """
@@ -65,23 +73,24 @@ class BatchMaker:
         student: Student,
         teachers: Mapping[str, Sequence[str]],
         features: Mapping[str, Mapping[str, FeatureConfig]],
-        rank: int,
-        num_ranks: int,
+        parts: Sequence[int],
+        num_parts: int,
     ) -> None:
         self.teachers, self.features = teachers, features
         self.rows, self.data = rows, data
-        self.rank, self.num_ranks = rank, num_ranks
+        self.parts, self.num_parts = parts, num_parts
         self.preparers = {name: student.preparer(name) for name in rows}
 
     def views(self, micro_steps: range) -> Iterator[StepViews]:
-        """One micro-batch of every task for each micro-step."""
+        """One micro-batch of every task for each part of each micro-step."""
         for micro_step in micro_steps:
-            step_views: StepViews = {}
-            for name, task_rows in self.rows.items():
-                drawn = task_rows.sampler.micro_batch(micro_step)
-                own = drawn.of_rank(self.rank, self.num_ranks)
-                step_views[name] = self.data[name].train.views(own, drawn.view)
-            yield step_views
+            for part in self.parts:
+                step_views: StepViews = {}
+                for name, task_rows in self.rows.items():
+                    drawn = task_rows.sampler.micro_batch(micro_step)
+                    own = drawn.part(part, self.num_parts)
+                    step_views[name] = self.data[name].train.views(own, drawn.view)
+                yield step_views
 
     def counts(self, micro_steps: range) -> dict[str, tuple[int, int]]:
         """By task: rows and visible labels of these micro-steps over all ranks.

@@ -10,8 +10,9 @@ import torch
 
 from raydistill.atomic import reason, replacing
 from raydistill.errors import RaydistillError
+from raydistill.training.places import BEST, LATEST
 
-LATEST, BEST = "latest.pt", "best.pt"
+__all__ = ["BEST", "LATEST", "TrainingState", "load_state", "load_tensors", "save_atomically", "save_state"]
 
 
 @dataclass
@@ -61,10 +62,18 @@ def save_state(state: TrainingState, folder: Path) -> None:
 def load_state(folder: Path) -> TrainingState | None:
     """The latest checkpoint; None where there is none. A torn one is an error that names the file."""
     path = folder / LATEST
-    if not path.is_file():
-        return None
+    return TrainingState(**load_tensors(path)) if path.is_file() else None
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Tensors and plain data only, whatever the file would run if it were unpickled.
+
+    Raises:
+        RaydistillError: it is damaged, or holds something else.
+    """
     try:
-        return TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return content
     except Exception as error:  # torch raises many kinds for a damaged file; each means the same to the user
         raise RaydistillError(
             f"the checkpoint {path} cannot be read ({type(error).__name__}); delete it, or run with "

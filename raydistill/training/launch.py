@@ -12,14 +12,18 @@ from typing import Any
 
 from raydistill.data.dataset import TaskData, load_task_data
 from raydistill.errors import RaydistillError, first_line
+from raydistill.patience import Patience, free_of
 from raydistill.training.checkpoint import TrainingState, load_state
-from raydistill.training.events import append_events, read_events
+from raydistill.training.elsewhere import ArmThere, worker_folder
+from raydistill.training.events import append_events
+from raydistill.training.following import Follower, beating
 from raydistill.training.loop import train_student
-from raydistill.training.metrics_log import METRICS_FILE, read_metrics
 from raydistill.training.plan import TrainingPlan
 from raydistill.training.published import publish
 
 OnLog = Callable[[dict[str, Any]], None]
+
+LOOK_S = 1.0
 
 
 def launch(plan: TrainingPlan, data: dict[str, TaskData], on_log: OnLog) -> TrainingState:
@@ -29,6 +33,9 @@ def launch(plan: TrainingPlan, data: dict[str, TaskData], on_log: OnLog) -> Trai
     sent. More start that many workers, which step together and restart from the last checkpoint up to
     `max_failures` times. What the user has to mend is not tried again.
     """
+    there = None if plan.at_url is None else ArmThere(plan)
+    if there is not None:
+        there.fetch_all()
     finished = load_state(plan.folder)
     if finished and finished.step >= plan.config.training.num_steps:
         return finished
@@ -40,26 +47,62 @@ def launch(plan: TrainingPlan, data: dict[str, TaskData], on_log: OnLog) -> Trai
     from ray.exceptions import RayError
     from ray.train import TrainingFailedError
 
-    stopped = threading.Event()
-    follower = threading.Thread(target=_follow, args=(plan, on_log, stopped), daemon=True)
-    follower.start()
-    try:
-        # Ray Train would begin again after an error of ours, too, which the next worker would only repeat.
-        for failures_left in reversed(range(plan.config.training.max_failures + 1)):
-            try:
-                _trainer(plan, {"plan": plan}).fit()
-                break
-            except (TrainingFailedError, RayError) as error:
-                ours = _own_error(error)
-                if ours or not failures_left:
-                    raise ours or _unknown(plan, error) from error
-                append_events(plan.folder, [(time.time(), f"a training worker failed ({_what_failed(error)})")])
-    finally:
-        stopped.set()
-        follower.join()
+    follower = Follower(plan, on_log)
+    # Ray Train would begin again after an error of ours, too, which the next worker would only repeat.
+    for failures_left in reversed(range(plan.config.training.max_failures + 1)):
+        try:
+            _fit(plan, follower)
+            break
+        except (TrainingFailedError, RayError) as error:
+            ours = _own_error(error)
+            if ours or not failures_left:
+                raise ours or _unknown(plan, error) from error
+            append_events(plan.folder, [(time.time(), f"a training worker failed ({_what_failed(error)})")])
+        finally:
+            follower.look()
+    if there is not None:
+        there.fetch_all()
+        follower.look()
     written = load_state(plan.folder)
     assert written is not None
     return written
+
+
+def _fit(plan: TrainingPlan, follower: Follower) -> None:
+    """In a thread of its own, so that this one can tell what goes on, and give up.
+
+    Raises:
+        ConfigError: no room in the cluster for the workers. TrainingFailedError, RayError: as `TorchTrainer.fit`.
+    """
+    training = plan.config.training
+    asked = {"CPU": training.placement.num_cpus, "GPU": training.placement.num_gpus, **training.placement.resources}
+    asked = {name: amount for name, amount in asked.items() if amount}
+    each = ", ".join(f"{name} {amount:g}" for name, amount in asked.items()) or "nothing"
+    count = training.fewest_workers
+
+    def say(what: str) -> None:
+        follower.on_log({"event": what, "at": time.time()})
+
+    patience = Patience(
+        lambda: f"{count} training worker{'s' * (count > 1)} ({each} each; {free_of(asked)})",
+        say, plan.config.ray.wait_s,
+    )  # fmt: skip
+    failed: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            _trainer(plan, {"plan": plan}).fit()
+        except BaseException as error:  # noqa: BLE001 — told to the thread that waits
+            failed.append(error)
+
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(LOOK_S)
+        follower.look()
+        patience.look(follower.beats())
+    if failed:
+        raise failed[0]
 
 
 def worker_loop(settings: dict[str, Any]) -> TrainingState | None:
@@ -71,26 +114,42 @@ def worker_loop(settings: dict[str, Any]) -> TrainingState | None:
     context = ray.train.get_context()
     local = "data" in settings
     show = settings.get("on_log", lambda line: None)
+    look: Callable[[], None] = lambda: None  # noqa: E731
 
     def on_log(line: dict[str, Any]) -> None:
+        look()
         publish(line)
         show(line)
 
-    state = train_student(
-        plan,
-        settings["data"] if local else _load_data(plan),
-        rank=context.get_world_rank(),
-        num_ranks=context.get_world_size(),
-        device=ray.train.torch.get_device(),
-        wrap=ray.train.torch.prepare_model,
-        on_log=on_log,
-    )
+    def leaving() -> bool:
+        return not local and ray.train.get_preemption_info() is not None
+
+    rank = context.get_world_rank()
+    with contextlib.ExitStack() as stack:
+        if plan.at_url is not None:
+            worker = stack.enter_context(worker_folder(plan, rank))
+            plan, look = worker.plan, worker.check
+        if not local:
+            stack.enter_context(beating(plan))
+        state = train_student(
+            plan,
+            settings["data"] if local else _load_data(plan),
+            rank=rank,
+            num_ranks=context.get_world_size(),
+            device=ray.train.torch.get_device(),
+            wrap=ray.train.torch.prepare_model,
+            on_log=on_log,
+            leaving=leaving,
+        )
     return state if local else None
 
 
 def _load_data(plan: TrainingPlan) -> dict[str, TaskData]:
     cache_dir = Path(plan.config.cache_dir).expanduser()
-    return {name: load_task_data(name, task, cache_dir) for name, task in plan.config.tasks.items()}
+    return {
+        name: load_task_data(name, task, cache_dir, prepared=plan.prepared.get(name))
+        for name, task in plan.config.tasks.items()
+    }
 
 
 def _trainer(plan: TrainingPlan, settings: dict[str, Any]) -> Any:
@@ -101,8 +160,11 @@ def _trainer(plan: TrainingPlan, settings: dict[str, Any]) -> Any:
     placement = training.placement
     each: dict[str, Any] = {"CPU": placement.num_cpus, "GPU": placement.num_gpus, **placement.resources}
     workers: dict[str, Any] = {"num_workers": training.num_workers}
+    if training.fewest_workers < training.num_workers:
+        workers["num_workers"] = (training.fewest_workers, training.num_workers)
     if training.num_workers:
         workers |= {
+            "placement_strategy": placement.strategy.upper(),
             "use_gpu": placement.num_gpus > 0,
             "resources_per_worker": {key: value for key, value in each.items() if value},
             "accelerator_type": placement.accelerator_type,
@@ -115,25 +177,9 @@ def _trainer(plan: TrainingPlan, settings: dict[str, Any]) -> Any:
         run_config=ray.train.RunConfig(
             # A name used twice silently loads the older run's checkpoints; ours lie in plan.folder.
             name=f"{plan.name}-{time.time_ns()}",
-            storage_path=str((plan.folder / "ray_train").absolute()),
+            storage_path=str(plan.ray_train.absolute()),
         ),
     )
-
-
-def _follow(plan: TrainingPlan, on_log: OnLog, stopped: threading.Event) -> None:
-    """Hand on the lines that rank 0 adds to the metrics file, and what happened to any rank's teachers: the workers'
-    progress, shown where the user looks."""
-    shown, told = len(read_metrics(plan.folder / METRICS_FILE)), set(read_events(plan.folder))
-    running = True
-    while running:
-        running = not stopped.wait(1.0)  # and a last look after the end
-        lines, events = read_metrics(plan.folder / METRICS_FILE), read_events(plan.folder)
-        for line in lines[shown:]:
-            on_log(line)
-        for at, what in events:
-            if (at, what) not in told:  # another rank's older one may come later
-                on_log({"event": what, "at": at})
-        shown, told = max(shown, len(lines)), told.union(events)
 
 
 def _what_failed(error: BaseException) -> str:

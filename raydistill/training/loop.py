@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +20,7 @@ from raydistill.precision import autocast, use_bf16
 from raydistill.schedule import learning_rate_at
 from raydistill.student.model import Student
 from raydistill.training.balance import Balance, Measured
-from raydistill.training.batches import BatchMaker, plan_rows
+from raydistill.training.batches import BatchMaker, num_parts, plan_rows
 from raydistill.training.checkpoint import BEST, TrainingState, load_state, save_atomically, save_state
 from raydistill.training.costs import write_costs
 from raydistill.training.events import Event, append_events
@@ -41,16 +42,19 @@ def train_student(
     device: torch.device | None = None,
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
     on_log: Callable[[dict[str, Any]], None] = lambda line: None,
+    leaving: Callable[[], bool] = lambda: False,
 ) -> TrainingState:
     """Train one arm from its last checkpoint, or from its start, to its end.
 
     Args:
         plan: what to train.
         data: by task.
-        rank, num_ranks: this worker's place. All ranks step together; rank 0 validates, logs and saves.
+        rank, num_ranks: this worker's place. All ranks step together; rank 0 validates, logs and saves. Fewer ranks
+            than the config's workers learn the same, each from several parts of a micro-batch.
         device: default CPU.
         wrap: makes the student data-parallel.
         on_log: hears every line of metrics.jsonl (rank 0).
+        leaving: whether a node is about to go; all ranks ask together, and a checkpoint is written at once.
 
     Returns:
         The final state; the student to use is in `best.pt`.
@@ -60,6 +64,8 @@ def train_student(
     bf16 = use_bf16(training.precision, device)
     student = Student.from_pretrained(str(plan.initial_student)).to(device)
     distill, micro_per_step = config.distill, training.gradient_accumulation
+    parts = range(rank, num_parts(config), num_ranks)
+    assert parts, "there are more ranks than workers in the config"
     fusers = {
         name: make_fuser(distill, name, standings, len(student.tasks[name].label_names))
         for name, standings in plan.standings.items()
@@ -69,7 +75,8 @@ def train_student(
     some = {name: task.train.views(range(2)) for name, task in data.items()}
     matchers = make_matchers(config, student, some, plan.feature_shapes) if plan.open_source else {}
     objective = Objective(student, student.tasks, distill, fusers, matchers).to(device)
-    balance = Balance(distill, objective, micro_per_step, num_ranks, plan.seed)
+    most_parts = -(-num_parts(config) // num_ranks)
+    balance = Balance(distill, objective, micro_per_step * most_parts, num_ranks, plan.seed)
     groups = parameter_groups(student, training.weight_decay)
     groups.append({"params": [*objective.beside.parameters(), *balance.parameters], "weight_decay": 0.0})
     optimizer = torch.optim.AdamW(groups, lr=training.learning_rate, betas=(0.9, 0.98), fused=True)
@@ -89,12 +96,13 @@ def train_student(
         torch.set_num_threads(state.num_threads)
     state.num_threads = torch.get_num_threads()
     model = wrap(objective)
-    rows = plan_rows(config, data, plan.arm, plan.seed, num_ranks)
+    rows = plan_rows(config, data, plan.arm, plan.seed)
     features = {name: features_of(config, name) for name in config.tasks}
-    maker = BatchMaker(rows, data, student, teacher_names(plan), features, rank, num_ranks)
+    maker = BatchMaker(rows, data, student, teacher_names(plan), features, parts, num_parts(config))
     source = plan.open_source() if plan.open_source else None
     log = MetricsLog(plan.folder, plan.name, plan.tensorboard, state.step, on_log) if rank == 0 else None
     meter, names = Meter(state, source, plan.folder), loss_names(config, source is not None)
+    left = False
     objective.train()
     if state.step and rank == 0:
         hand_on([(time.time(), f"went on from step {state.step}")], plan, on_log)
@@ -105,15 +113,15 @@ def train_student(
         for step in range(state.step, training.num_steps):
             micro_steps = range(step * micro_per_step, (step + 1) * micro_per_step)
             counts = maker.counts(micro_steps)
-            # Seeded by the step, not carried along: dropout after a resume is dropout without one.
-            torch.manual_seed(hash((plan.seed, step, rank)) & 0x7FFF_FFFF_FFFF_FFFF)
             shares: list[dict[str, torch.Tensor]] = []
             seen: list[dict[str, TaskBatch]] = []
             together = balance.begin(step)
-            for micro_step in micro_steps:
+            for micro_step, part in itertools.product(micro_steps, parts):
+                # Seeded by place, not carried along: dropout after a resume, or on other ranks, is dropout without.
+                torch.manual_seed(hash((plan.seed, micro_step, part)) & 0x7FFF_FFFF_FFFF_FFFF)
                 step_views, soft_targets = next(stream)
                 batches = maker.task_batches(step_views, soft_targets, counts, device)
-                last = micro_step == micro_steps[-1]
+                last = (micro_step, part) == (micro_steps[-1], parts[-1])
                 with no_sync(model, unless=last and together):
                     with autocast(device, bf16):
                         by_task, beside, metrics = model(batches)
@@ -121,7 +129,7 @@ def train_student(
                 shares.append(metrics)
                 if balance.looks_again:
                     seen.append(batches)
-                state.student_samples += sum(rows for rows, _ in counts.values()) // micro_per_step
+            state.student_samples += sum(rows for rows, _ in counts.values())
             rate = learning_rate_at(step, training.learning_rate, training.num_steps, training.warmup_fraction)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -136,9 +144,11 @@ def train_student(
                 if log:
                     log.write(state.step, flattened(measured))
             validating = state.step % training.evaluate_every == 0 or state.step == training.num_steps
-            if validating and source:
+            logging = validating or state.step % LOG_EVERY == 0
+            warned = logging and not left and leaving()
+            if (validating or warned) and source:
                 source.flush()  # on all ranks, before rank 0 saves: they meet in `settle`
-            if validating or state.step % LOG_EVERY == 0:
+            if logging:
                 meter.settle(state, device)
                 values = whole_step(shares, names)
                 hand_on(source.events() if source else [], plan, on_log if rank == 0 else None)
@@ -149,10 +159,17 @@ def train_student(
                 scores = validate(student, data, plan.ensemble_accuracy, bf16)
                 state.curve.append({"step": state.step, "train_loss": values["total_loss"], **scores})
                 log.write_validation(state.step, scores)
+                keep_best(state, student, plan, scores["retention"])
+            if log and (validating or warned):
+                state.model, state.optimizer = student.state_dict(), optimizer.state_dict()
                 state.beside, state.balancing = objective.beside.state_dict(), balance.state()
                 state.trust = {name: fuser.trust() for name, fuser in fusers.items() if len(fuser.teachers) > 1}
-                keep(state, student, optimizer, plan, scores["retention"])
+                save_state(state, plan.folder)
                 meter.skip()
+            if warned:
+                left = True
+                told = f"a node is about to go: checkpoint at step {state.step}"
+                hand_on([(time.time(), told)] if rank == 0 else [], plan, on_log)
     finally:
         try:
             if source:
@@ -203,25 +220,17 @@ def whole_step(shares: list[dict[str, torch.Tensor]], names: list[str]) -> dict[
 
 def hand_on(events: list[Event], plan: TrainingPlan, on_log: Callable[[dict[str, Any]], None] | None) -> None:
     """Tell what happened: to the run's report, and to whoever watches."""
-    append_events(plan.folder, events)
+    append_events(plan.folder, events, plan.events_file)
     if on_log:
         for at, what in events:
             on_log({"event": what, "at": at})
 
 
-def keep(
-    state: TrainingState,
-    student: Student,
-    optimizer: torch.optim.Optimizer,
-    plan: TrainingPlan,
-    score: float,
-) -> None:
-    """Save what a resume needs, and the student itself where it is the best so far."""
-    state.model, state.optimizer = student.state_dict(), optimizer.state_dict()
+def keep_best(state: TrainingState, student: Student, plan: TrainingPlan, score: float) -> None:
+    """Save the student itself where it is the best so far."""
     if score > state.best_score:
         state.best_score, state.best_step = score, state.step
-        save_atomically(state.model, plan.folder / BEST)
-    save_state(state, plan.folder)
+        save_atomically(student.state_dict(), plan.folder / BEST)
 
 
 def parameter_groups(student: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

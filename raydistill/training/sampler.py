@@ -16,14 +16,14 @@ from raydistill.tasks import Task
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows of one task for one micro-step, over all ranks, and the view that they are seen in."""
+    """Rows of one task for one micro-step, all parts together, and the view that they are seen in."""
 
     rows: NDArray[np.int64]
     view: int
 
-    def of_rank(self, rank: int, num_ranks: int) -> NDArray[np.int64]:
-        """The contiguous part of one rank."""
-        return np.array_split(self.rows, num_ranks)[rank]
+    def part(self, number: int, num_parts: int) -> NDArray[np.int64]:
+        """A contiguous one."""
+        return np.array_split(self.rows, num_parts)[number]
 
 
 class TaskSampler:
@@ -33,7 +33,7 @@ class TaskSampler:
         seed: the run's.
         task: its name, so that tasks are shuffled apart.
         rows: the rows that may be drawn (all, or those with a label).
-        global_batch_size: rows of one micro-step over all ranks.
+        global_batch_size: rows of one micro-step, all parts together.
         num_views: how many augmented views a row has; 0 = the plain view always, None = every epoch a new one.
         lengths: of every row of the split: rows of like length then share a micro-batch. None: all are alike.
     """

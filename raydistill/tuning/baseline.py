@@ -45,7 +45,7 @@ def run_baselines(setting: Setting, candidates: list[Config], progress: Progress
             f"{measures['retention']:.4g}"
         )
 
-    found: dict[str, Measures] = run_side_by_side(jobs, show)
+    found: dict[str, Measures] = run_side_by_side(jobs, show, progress.say, setting.config.ray.wait_s)
     return found
 
 

@@ -36,11 +36,13 @@ def how_many_trials(space: Space, config: Config, teachers_stay: bool) -> int:
         for resource, amount in takes.items()
     }
     tight = min(fit, key=lambda resource: fit[resource])
-    if fit[tight] < 1:
+    if fit[tight] < 1 and not config.ray.autoscales:
         beside = f" beside the teachers' {kept[tight]:g}" if kept.get(tight) else ""
         raise ConfigError(
             f"a trial asks for {takes[tight]:g} {tight}{beside} and the cluster has {there.get(tight, 0.0):g}; lower "
-            "training.placement or the teachers', or use a larger cluster (ray.address, ray.num_cpus)"
+            "training.placement or the teachers', or use a larger cluster (ray.address, ray.num_cpus, or "
+            "ray.autoscales=true where it grows)"
         )
     limit = space.search.max_concurrent_trials
-    return fit[tight] if limit == "auto" else min(fit[tight], limit)
+    fitting = max(1, fit[tight])
+    return fitting if limit == "auto" else min(fitting, limit)

@@ -34,7 +34,7 @@ def render_sweep(result: SweepResult, study: Study, lines: list[str]) -> str:
     sections.append(f"<h2>Trials</h2>{_trials(result)}")
     space = dump(result.space.model_dump(mode="json", by_alias=True, exclude_defaults=True))
     sections.append("<h2>Search space</h2>" + folded("what was searched, and how", space))
-    return page(f"sweep: {result.space.name}", " ".join(result.space.description.split()), sections)
+    return page(f"sweep: {result.space.name}", " ".join(result.space.description.split()), sections, scripts=True)
 
 
 def _compared(comparison: Comparison) -> str:
@@ -52,7 +52,7 @@ def _compared(comparison: Comparison) -> str:
 def _trials(result: SweepResult) -> str:
     paths = dict.fromkeys(path for trial in result.trials for path in trial.values)
     measures = dict.fromkeys([*result.space.objective, "retention"])
-    heads = ["trial", "", *measures, "alone", "gain", *map(escape, paths), "why"]
+    heads = ["trial", "", *map(escape, measures), "alone", "gain", *map(escape, paths), "why"]
     (first, goal), *_ = result.space.objective.items()
 
     def rank(trial: TrialRecord) -> tuple[bool, float]:
@@ -66,7 +66,7 @@ def _trials(result: SweepResult) -> str:
 
 def _row(trial: TrialRecord, measures: list[str], paths: list[str]) -> list[str]:
     figures: list[Any] = [trial.measures.get(name) for name in measures]
-    state = '<span class="best">best</span>' if trial.best else "" if trial.state == "whole" else trial.state
+    state = '<span class="best">best</span>' if trial.best else "" if trial.state == "whole" else escape(trial.state)
     alone = trial.alone.get("retention")
     return [
         str(trial.number), state,

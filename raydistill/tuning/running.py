@@ -11,6 +11,7 @@ from typing import Any
 
 from raydistill.commands.progress import Progress
 from raydistill.errors import RaydistillError, first_line
+from raydistill.patience import Patience, free_of
 from raydistill.tuning.capacity import trial_resources
 from raydistill.tuning.checking import candidate
 from raydistill.tuning.search import STEP, StudySearch
@@ -54,12 +55,15 @@ def run_trials(setting: Setting, study: SweepStudy, num_trials: int, concurrent:
         study, num_steps, num_trials, time.monotonic() + budget_s if budget_s else float("inf"),
         lambda values: _reason(trial_folder(setting.folder, values)),
     )  # fmt: skip
-    watch = Watch(study, progress, num_steps)
+    takes = trial_resources(setting.config)
+    each = ", ".join(f"{name} {amount:g}" for name, amount in takes.items())
+    patience = Patience(lambda: f"a trial ({each}; {free_of(takes)})", progress.say, setting.config.ray.wait_s)
+    watch = Watch(study, progress, num_steps, patience)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(
             ray.tune.with_parameters(_trial, setting=setting),
             # Where workers train, a trial's own process only waits; Ray Tune wants it to ask for something.
-            {"memory": 1} if setting.config.training.num_workers else trial_resources(setting.config),
+            {"memory": 1} if setting.config.training.num_workers else takes,
         ),
         tune_config=ray.tune.TuneConfig(
             search_alg=ray.tune.search.ConcurrencyLimiter(search, max_concurrent=concurrent),

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
+from raydistill.commands.in_job import place_to_write
 from raydistill.config.basics import Frozen
 from raydistill.config.mistakes import explain
 from raydistill.config.text import expand, read_mapping
-from raydistill.errors import ConfigError
+from raydistill.errors import ConfigError, without_secrets
 
 Goal = Literal["max", "min"]
 Sampler = Literal["tpe", "gp", "nsga2", "random", "grid"]
@@ -238,8 +239,18 @@ def load_space(source: Space | str | Path | Mapping[str, Any]) -> Space:
 
 
 def sweep_path(space: Space, out: str | Path | None) -> Path:
-    """`--out`, or runs/tune-NAME here."""
-    return expand(out) if out is not None else Path("runs") / f"tune-{space.name}"
+    """`--out`, or runs/tune-NAME: see `place_to_write`.
+
+    Raises:
+        ConfigError: it is a URL.
+    """
+    place = place_to_write(out, f"tune-{space.name}")
+    if isinstance(place, str):
+        raise ConfigError(
+            f"a sweep cannot lie at the URL {without_secrets(place)}, since its trials share the files of one folder; "
+            f"name a folder on storage that every node sees, such as --out /shared/runs/tune-{space.name}"
+        )
+    return place
 
 
 def list_spaces() -> dict[str, Path]:

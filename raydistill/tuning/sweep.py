@@ -144,7 +144,8 @@ def _search(
         if not stay:
             teaching.close()  # they have said all: their cores are the trials' now
         concurrent = how_many_trials(space, config, teachers_stay=stay)
-        setting = Setting(config, known, folder, max(1, int(trial_resources(config).get("CPU", 1))))
+        prepared = {name: task.prepared for name, task in data.items()}
+        setting = Setting(config, known, folder, max(1, int(trial_resources(config).get("CPU", 1))), prepared)
         study.begin(config)
         progress.say(f"sweep: {len(study.ended)} of {space.search.num_trials} trials ended, {concurrent} at a time")
         with _timed(seconds, "trials_s"):

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from raydistill.commands.run_folder import write_atomically
 from raydistill.commands.students import make_student
 from raydistill.config.loader import dump_config
 from raydistill.config.models import Config
-from raydistill.data.dataset import TaskData, load_task_data
+from raydistill.data.dataset import Prepared, TaskData, load_task_data
 from raydistill.errors import RaydistillError
 from raydistill.evaluation.models import student_models
 from raydistill.soft_labels.layers import layer_of
@@ -53,12 +53,14 @@ class Setting:
         known: its teachers. A candidate that changes what they see asks for itself, in the pools that runs share.
         folder: of the sweep.
         num_threads: of a trial's own process.
+        prepared: by task, the data of the base.
     """
 
     config: Config
     known: KnownTeachers
     folder: Path
     num_threads: int
+    prepared: Mapping[str, Prepared] = field(default_factory=dict)
 
 
 def run_arm(setting: Setting, config: Config, arm: Arm, folder: Path, report: Callable[[Measures], None]) -> Measures:
@@ -86,7 +88,10 @@ def run_arm(setting: Setting, config: Config, arm: Arm, folder: Path, report: Ca
             return found
         write_atomically(folder / "config.yaml", dump_config(config))
         cache = Path(config.cache_dir).expanduser()
-        data = {name: load_task_data(name, task, cache) for name, task in config.tasks.items()}
+        same = {
+            name: each for name, each in setting.prepared.items() if config.tasks[name] == setting.config.tasks[name]
+        }
+        data = {name: load_task_data(name, task, cache, prepared=same.get(name)) for name, task in config.tasks.items()}
         check_methods(config, {name: len(task.label_names) for name, task in data.items()})
         with _known(setting, config, data, folder) as known:
             initial = _initial_student(setting, config, data)
@@ -110,6 +115,7 @@ def run_arm(setting: Setting, config: Config, arm: Arm, folder: Path, report: Ca
                 config, arm, config.seed, initial, folder / "checkpoints", folder / "tensorboard",
                 known.ensemble_accuracy, known.standings if arm == "distilled" else {},
                 source_plan(config, data, known) if arm == "distilled" else None, known.feature_shapes,
+                {name: task.prepared for name, task in data.items()},
             )  # fmt: skip
             begins = time.perf_counter()
             train = launch if config.training.num_workers else train_here

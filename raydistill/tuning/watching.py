@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from raydistill.commands.progress import Progress
+from raydistill.patience import Patience
 from raydistill.tuning.leaderboard import Running, leaderboard, short, short_path
 from raydistill.tuning.records import records
 from raydistill.tuning.search import STEP
@@ -23,10 +24,11 @@ class Watch(Callback):
 
     Args:
         num_steps: of a trial at its full length.
+        patience: with a cluster that has no room for any trial.
     """
 
-    def __init__(self, study: SweepStudy, progress: Progress, num_steps: int) -> None:
-        self._study, self._progress, self._num_steps = study, progress, num_steps
+    def __init__(self, study: SweepStudy, progress: Progress, num_steps: int, patience: Patience) -> None:
+        self._study, self._progress, self._num_steps, self._patience = study, progress, num_steps, patience
         self._metric = next(iter(study.space.objective))
         self._running: dict[str, Running] = {}
         console = Console(stderr=True)
@@ -47,6 +49,10 @@ class Watch(Callback):
     def table(self) -> Table:
         """As it stands."""
         return leaderboard(self._study.space, records(self._study), self._running.values(), self._num_steps)
+
+    def on_step_begin(self, iteration: int, trials: Any, **info: Any) -> None:
+        """Now and then."""
+        self._patience.look(bool(self._running))
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Its begin."""

@@ -146,7 +146,7 @@ def test_a_teacher_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
 
 def test_no_room_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raydistill.teachers.pool.opening.LOAD_LEAST_S", 1.0)
-    config = pool_config(tmp_path, "one", placement={"num_cpus": 7}, timeout_s=1)
+    config = pool_config(tmp_path, "one", placement={"num_cpus": 7}, timeout_s=1, ray={"wait_s": 2})
     with pytest.raises(TeacherError, match=r"the cluster has no room for one \(it takes CPU 7\)"):
         open_pools(config, NAMES, nothing).__enter__()
     wait_until(lambda: not replicas(), 5)

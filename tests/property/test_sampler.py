@@ -14,7 +14,7 @@ TASK = make_task("classification", "task", "text", tuple("abcde"))
 
 @given(st.integers(1, 80), st.integers(1, 20), st.integers(0, 3), st.integers(0, 10_000), st.integers(1, 4))
 def test_same_step_same_rows_whatever_came_before(
-    num_rows: int, batch_size: int, num_views: int, step: int, num_ranks: int
+    num_rows: int, batch_size: int, num_views: int, step: int, num_parts: int
 ) -> None:
     rows = np.arange(100, 100 + num_rows)
     fresh = TaskSampler(3, "task", rows, batch_size, num_views)
@@ -25,7 +25,7 @@ def test_same_step_same_rows_whatever_came_before(
     assert actual.view == expected.view
     np.testing.assert_array_equal(actual.rows, expected.rows)
     assert len(actual.rows) == batch_size and np.isin(actual.rows, rows).all()
-    parts = [actual.of_rank(rank, num_ranks) for rank in range(num_ranks)]
+    parts = [actual.part(number, num_parts) for number in range(num_parts)]
     np.testing.assert_array_equal(np.concatenate(parts), actual.rows)
 
 

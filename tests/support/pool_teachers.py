@@ -65,7 +65,9 @@ def passes(folder: Path) -> list[int]:
     return [int(line) for path in files for line in path.read_text().split() if line != "4"]
 
 
-def pool_config(root: Path, *names: str, distill: dict[str, Any] | None = None, **teacher: Any) -> Config:
+def pool_config(
+    root: Path, *names: str, distill: dict[str, Any] | None = None, ray: dict[str, Any] | None = None, **teacher: Any
+) -> Config:
     """Teachers `names` in folders of their own, all asked about one task of 8×8 pictures."""
     teachers = {}
     for number, name in enumerate(names):
@@ -84,7 +86,8 @@ def pool_config(root: Path, *names: str, distill: dict[str, Any] | None = None, 
     data = {"source": "imagefolder", "path": str(root), "image_size": SIDE, "grayscale": True}
     return load_config({
         "name": "pooled", "cache_dir": str(root / "cache"), "tasks": {"digits": {"domain": "vision", "data": data}},
-        "teachers": teachers, "distill": {"soft_labels": "remote", **(distill or {})}, "ray": {"lease_s": 5},
+        "teachers": teachers, "distill": {"soft_labels": "remote", **(distill or {})},
+        "ray": {"lease_s": 5, **(ray or {})},
     })  # fmt: skip
 
 

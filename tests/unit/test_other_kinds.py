@@ -231,7 +231,7 @@ def test_both_students_see_the_same_labels_and_each_name_at_least_once(
     config = make(training={"label_fraction": fraction})
     for name, found in data.items():
         task, labels = task_of(found), found.train.labels
-        alone, distilled = (plan_rows(config, data, arm, 3, 1)[name] for arm in ("alone", "distilled"))
+        alone, distilled = (plan_rows(config, data, arm, 3)[name] for arm in ("alone", "distilled"))
         np.testing.assert_array_equal(alone.visible_labels, distilled.visible_labels)
         shown = task.is_labelled(alone.visible_labels)
         np.testing.assert_array_equal(alone.visible_labels[shown], labels[shown])

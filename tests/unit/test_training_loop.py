@@ -313,7 +313,7 @@ def test_both_arms_see_the_same_labels_and_only_the_distilled_one_draws_unlabell
 ) -> None:
     config = plan_of("run").config
     for seed in (0, 1):
-        rows = {arm: plan_rows(config, tiny_data, arm, seed, 1) for arm in ("alone", "distilled")}
+        rows = {arm: plan_rows(config, tiny_data, arm, seed) for arm in ("alone", "distilled")}
         for name, data in tiny_data.items():
             visible = rows["alone"][name].visible_labels
             shown = np.flatnonzero(visible >= 0)
@@ -322,7 +322,7 @@ def test_both_arms_see_the_same_labels_and_only_the_distilled_one_draws_unlabell
             assert len(shown) == pytest.approx(len(data.train) / 2, abs=3)
             np.testing.assert_array_equal(np.sort(rows["alone"][name].sampler.rows), shown)
             assert len(rows["distilled"][name].sampler.rows) == len(data.train)
-    first, second = (plan_rows(config, tiny_data, "alone", seed, 1)["mood"].visible_labels for seed in (0, 1))
+    first, second = (plan_rows(config, tiny_data, "alone", seed)["mood"].visible_labels for seed in (0, 1))
     assert not np.array_equal(first, second)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from raydistill.config.data import TaskConfig
+from raydistill.config.data import DataConfig, TaskConfig
 from raydistill.data.rows import RawData
+from raydistill.remote import is_url
 
 
 def open_source(name: str, task: TaskConfig, cache_dir: Path, progress: Callable[[str], None]) -> RawData:
@@ -23,3 +24,10 @@ def open_source(name: str, task: TaskConfig, cache_dir: Path, progress: Callable
     if task.data.source in demos:
         return demos[task.data.source](cache_dir, progress)
     return hugging_face.open_dataset(name, task, progress)
+
+
+def is_missing(config: DataConfig) -> bool:
+    """Whether `path` names a file or a folder that this machine does not have."""
+    if config.path is None or config.source == "hub" or is_url(config.path):
+        return False
+    return not Path(config.path).expanduser().exists()

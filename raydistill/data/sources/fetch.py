@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
 
-from raydistill.errors import DataError
+from raydistill.errors import DataError, first_line, presentable
 
 Progress = Callable[[str], None]
 
@@ -65,9 +67,15 @@ def python_sdist(requirement: str, sha256: dict[str, str], cache_dir: Path, prog
     """The folder that a Python source package (`name==version`) unpacks to. Errors as in `debian_package`."""
 
     def download(folder: Path) -> Path:
+        # With its hash: pip runs a source package's build script, and looks at the content before it does.
+        wanted = folder / "wanted.txt"
+        wanted.write_text(" ".join([requirement, *(f"--hash=sha256:{value}" for value in sha256.values())]), "utf-8")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        command += ["--no-build-isolation", "--no-binary", ":all:", "--dest", str(folder), requirement]
+        command += ["--no-build-isolation", "--no-binary", ":all:", "--dest", str(folder), "--requirement", str(wanted)]
         result = _run(command, folder)
+        other = re.search(r"Got\s+([0-9a-f]{64})", result.stderr)
+        if result.returncode != 0 and other:
+            raise _other_content(requirement, other[1], sha256)
         files = list(folder.glob("*.tar.gz"))
         if result.returncode != 0 or not files:
             raise DataError(
@@ -76,11 +84,21 @@ def python_sdist(requirement: str, sha256: dict[str, str], cache_dir: Path, prog
             )
         return files[0]
 
-    def unpack(file: Path, folder: Path) -> None:
+    return _fetched(requirement, sha256, cache_dir, progress, download, unpack_tar)
+
+
+def unpack_tar(file: Path, folder: Path) -> None:
+    """Into the folder and nowhere else: no member, and no link of one, leads out of it.
+
+    Raises:
+        DataError: a member does, or it is no tar file. OSError: the folder cannot be written.
+    """
+    try:
         with tarfile.open(file) as archive:
             archive.extractall(folder, filter="data")
-
-    return _fetched(requirement, sha256, cache_dir, progress, download, unpack)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        why = first_line(error)
+        raise DataError(f"{file.name} is not unpacked: {why}; it is damaged, or not to be trusted") from error
 
 
 def _fetched(
@@ -108,11 +126,7 @@ def _fetched(
                 file = download(temporary / "download")
                 found = file_sha256(file)
                 if found not in sha256.values():
-                    expected = " or ".join(f"{value[:16]}…" for value in sha256.values())
-                    raise DataError(
-                        f"{file.name} has SHA-256 {found[:16]}…, expected {expected}: "
-                        "a damaged download or another version; run again, or name another data set in tasks.*.data"
-                    )
+                    raise _other_content(file.name, found, sha256)
                 progress(f"unpacking {name} ({file.stat().st_size >> 20} MiB)")
                 unpack(file, temporary / "content")
                 (temporary / "content").replace(final)
@@ -122,6 +136,14 @@ def _fetched(
         raise DataError(f"cannot store {name} in {final.parent}: {error.strerror or error}; "
                         "free some space or set cache_dir") from error  # fmt: skip
     return final
+
+
+def _other_content(name: str, found: str, sha256: dict[str, str]) -> DataError:
+    expected = " or ".join(f"{value[:16]}…" for value in sha256.values())
+    return DataError(
+        f"{name} has SHA-256 {found[:16]}…, expected {expected}: "
+        "a damaged download or another version; run again, or name another data set in tasks.*.data"
+    )
 
 
 def file_sha256(path: Path) -> str:
@@ -136,4 +158,4 @@ def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 def _last_line(result: subprocess.CompletedProcess[str]) -> str:
     lines = [line for line in result.stderr.strip().splitlines() if not line.startswith(("W:", "N:"))]
-    return lines[-1][:200] if lines else f"exit status {result.returncode}"
+    return presentable(lines[-1])[:200] if lines else f"exit status {result.returncode}"

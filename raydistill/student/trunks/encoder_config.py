@@ -41,7 +41,7 @@ def encoder_config(
 
     try:
         if not is_model_type(model):
-            settings = transformers.AutoConfig.from_pretrained(resolve_model(model))
+            settings = transformers.AutoConfig.from_pretrained(resolve_model(model), trust_remote_code=False)
             _check_options(model, options, type(settings), settings)
             settings.update(options)
         else:

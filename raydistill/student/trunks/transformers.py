@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from raydistill.errors import ConfigError
-from raydistill.networks import resolve_model
+from raydistill.networks import check_plain, resolve_model, tensors_only
 from raydistill.student.trunks.encoder_config import FAILURES, cannot, quiet, reason, undrawn
 
 PROBED = 8  # tokens
@@ -38,11 +38,12 @@ class EncoderTrunk(nn.Module):
         self.model_type = str(config["model_type"])
         options = {key: value for key, value in config.items() if key != "model_type"}
         try:
+            check_plain(options, whose="its config")
             settings = transformers.AutoConfig.for_model(self.model_type, **options)
             if settings.is_encoder_decoder:
                 raise ValueError("it is an encoder with a decoder")
             with quiet():
-                self.encoder: Any = transformers.AutoModel.from_config(settings)
+                self.encoder: Any = transformers.AutoModel.from_config(settings, trust_remote_code=False)
             inner = self._without_embeddings()
             outer = self._look_inside(inner)
         except FAILURES as error:
@@ -128,10 +129,11 @@ class EncoderTrunk(nn.Module):
         import transformers
 
         try:
-            with quiet(), undrawn():
+            with quiet(), undrawn(), tensors_only():
                 loaded, found = transformers.AutoModel.from_pretrained(
-                    resolve_model(model), config=self.encoder.config, dtype=torch.float32, output_loading_info=True
-                )
+                    resolve_model(model), config=self.encoder.config, dtype=torch.float32, output_loading_info=True,
+                    trust_remote_code=False,
+                )  # fmt: skip
             ours, theirs = self.encoder.state_dict(), loaded.state_dict()
             # A random layer in a pretrained body would be a silent disaster.
             missing = sorted(key for key in ours if key not in theirs or key in set(found["missing_keys"]))

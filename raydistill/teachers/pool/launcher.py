@@ -74,7 +74,7 @@ class RayLauncher:
         options = placement_options(spec.settings.placement)
         if spec.runtime_env:
             options["runtime_env"] = spec.runtime_env
-        replica_actor(spec).options(**shared_actor(name), **options).remote(spec)
+        replica_actor(spec).options(**(shared_actor(name) | options)).remote(spec)
         # By name: of a handle that `remote` gave, Ray remembers every copy that ever left, for as long as it lives,
         # and each view holds one.
         return ray.get_actor(name, namespace=NAMESPACE)

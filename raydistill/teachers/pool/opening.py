@@ -19,7 +19,7 @@ from raydistill.teachers.pool.words import no_replica
 
 LOAD_LEAST_S = 60.0  # a process that imports its libraries is not a teacher that hangs
 UNPLACED_S = 5.0  # a process that Ray has found room for takes this long to come up
-LOOK_EVERY_S = 0.05
+LOOK_EVERY_S, SAY_EVERY_S = 0.05, 10.0
 
 
 class Clients:
@@ -87,31 +87,33 @@ def open_pools(
     client = clients()
     try:
         client.connect()
-        _wait_until_all_serve({name: client.link(name) for name in specs}, on_progress)
+        _wait_until_all_serve({name: client.link(name) for name in specs}, on_progress, config.ray.wait_s)
         descriptions = {name: {**_description(client.link(name)), "name": name} for name in specs}
         yield Pools(client, clients, descriptions)
     finally:
         clients.close()
 
 
-def _wait_until_all_serve(links: dict[str, Link], on_progress: Callable[[str], None]) -> None:
+def _wait_until_all_serve(links: dict[str, Link], on_progress: Callable[[str], None], wait_s: float) -> None:
     began = time.monotonic()
-    said = ""
+    said, said_at = "", began
     while missing := {name: link for name, link in links.items() if not link.num_serving}:
         waited_s = time.monotonic() - began
         for name, link in missing.items():
             if link.view is not None and link.view.failure is not None:
                 raise TeacherError(link.view.failure)
-            limit_s = max(LOAD_LEAST_S, link.spec.settings.timeout_s)
+            unplaced = link.view is not None and link.view.unplaced > 0 and not link.view.starting
+            limit_s = wait_s if unplaced else max(LOAD_LEAST_S, link.spec.settings.timeout_s)
             if waited_s > limit_s:
+                key = "ray.wait_s" if unplaced else f"teachers.{name}.timeout_s"
                 raise TeacherError(
                     f"{no_replica(link.spec, link.view, waited_s)}; free what it takes (`raydistill teachers` lists "
-                    f"what runs), or raise teachers.{name}.timeout_s if it only needs longer"
+                    f"what runs), or raise {key} if it only needs longer"
                 )
         text = "teachers: " + ", ".join(f"{name} {_state(link, waited_s)}" for name, link in missing.items())
-        if text != said:
+        if text != said or time.monotonic() - said_at > SAY_EVERY_S:
             on_progress(text)
-            said = text
+            said, said_at = text, time.monotonic()
         time.sleep(LOOK_EVERY_S)
 
 

@@ -22,6 +22,8 @@ def placement_options(placement: PlacementConfig) -> dict[str, Any]:
         options["label_selector"] = placement.label_selector
     if placement.accelerator_type:
         options["accelerator_type"] = placement.accelerator_type
+    if placement.strategy == "spread":
+        options["scheduling_strategy"] = "SPREAD"
     return options
 
 

@@ -1,0 +1,180 @@
+"""Teachers at work for a moment: how long real micro-batches take on this machine. Nothing of it is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import torch
+
+from raydistill.config.models import Config, TeachConfig
+from raydistill.data.batch import ViewBatch
+from raydistill.data.dataset import TaskData
+from raydistill.planning.measured import MeasuredTeacher, Work
+from raydistill.planning.nodes import ACCELERATORS, GPU
+from raydistill.precision import autocast, cpu_has_bf16, use_bf16
+from raydistill.teachers.teacher import Teacher, build_teacher, load_teacher
+from raydistill.timing import median_ms
+from raydistill.training.batches import plan_rows
+
+CALL_S = 0.5  # a teacher that needs longer for its rows is asked about fewer
+FEW, BATCHES = 8, 4  # rows of a first look; different micro-batches, for lengths differ
+LESSONS = 2
+SIDE = 1024  # of the matrices that tell how fast a processor is
+
+
+@dataclass(frozen=True)
+class ProbedTeacher:
+    """A teacher's times; and the fingerprint that the store knows it by, empty where it is not trained yet."""
+
+    measured: MeasuredTeacher
+    fingerprint: str
+
+
+def probe_teacher(
+    config: Config, name: str, data: Mapping[str, TaskData], threads: Mapping[str, int], trained: bool
+) -> ProbedTeacher:
+    """Ask one teacher a few times; an untrained network is as fast as a trained one.
+
+    Args:
+        config: of a regression task with its scales.
+        threads: by way (`remote`, `local`) that the student may reach it, torch's threads.
+        trained: its checkpoint is there.
+
+    Raises:
+        TeacherError: it cannot be built or loaded, or gives no logits.
+    """
+    settings = config.teachers[name]
+    task = data[settings.task]
+    device = torch.device("cuda" if settings.placement.num_gpus and torch.cuda.is_available() else "cpu")
+    if trained:
+        teacher = load_teacher(config, name, task.label_names, str(device))
+    else:
+        network = build_teacher(config, name, task.label_names)
+        network.module.to(device)
+        columns = np.arange(len(task.label_names), dtype=np.int64)
+        teacher = Teacher(name, settings.task, network, columns, use_bf16(settings.precision, device))
+    sampler = plan_rows(config, dict(data), "distilled", config.seed)[settings.task].sampler
+    drawn = [sampler.micro_batch(number) for number in range(BATCHES)]
+    asked = [task.train.views(each.rows, each.view) for each in drawn]
+    rows = np.arange(min(settings.batch_size, len(task.train)))
+    first = next(iter(threads))
+    with torch_threads(threads[first]):
+        ahead = _answer(teacher, [task.train.views(rows, drawn[0].view)])
+    answers = {}
+    for way, count in threads.items():
+        with torch_threads(count):
+            answers[way] = _answer(teacher, asked)
+    lesson = None if trained or settings.train is None else _lesson(teacher, task, settings.train)
+    measured = MeasuredTeacher(answers, ahead, lesson, teacher.size_bytes)
+    return ProbedTeacher(measured, teacher.fingerprint if trained else "")
+
+
+def _answer(teacher: Teacher, batches: list[ViewBatch]) -> Work:
+    """One request of as many rows as the first of these has."""
+    few = batches[0].take(np.arange(min(FEW, len(batches[0]))))
+    teacher.logits(few)
+    began = time.perf_counter()
+    teacher.logits(few)
+    row_s = (time.perf_counter() - began) / len(few)
+    fewer = [each.take(np.arange(min(len(each), max(FEW, int(CALL_S / row_s))))) for each in batches]
+    cycle = itertools.cycle(fewer)
+    answered = timed(lambda: teacher.logits(next(cycle)))
+    host_s = median_ms(lambda: teacher.network.prepare(next(cycle)), budget_s=0.2) / 1e3
+    scale = len(batches[0]) / len(fewer[0])
+    return work(len(batches[0]), scale * answered.seconds, scale * host_s, answered.cores)
+
+
+def _lesson(teacher: Teacher, task: TaskData, settings: TeachConfig) -> Work:
+    """A step of its own training, on whatever `teach` would train it; the weights are nobody's."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module = teacher.network.module.to(device).train()
+    bf16 = use_bf16(settings.precision, device)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5, fused=True)
+    views = task.train.views(np.arange(min(settings.batch_size, len(task.train))), 1 if task.settings.augment else 0)
+
+    def step() -> None:
+        prepared = {key: value.to(device) for key, value in teacher.network.prepare(views).items()}
+        with autocast(device, bf16):
+            loss = teacher.network.logits(prepared).float().square().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.item()
+
+    answered = timed(step, budget_s=0.0, most=LESSONS)
+    host_s = median_ms(lambda: teacher.network.prepare(views), budget_s=0.1) / 1e3
+    return work(len(views), answered.seconds, host_s, answered.cores)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds of a call, and the cores that it kept busy."""
+
+    seconds: float
+    cores: float
+
+
+def timed(call: Callable[[], object], budget_s: float = 0.5, most: int = 30) -> Timed:
+    """See `median_ms`."""
+    began, busy = time.perf_counter(), time.process_time()
+    seconds = median_ms(call, budget_s, most) / 1e3
+    return Timed(seconds, (time.process_time() - busy) / (time.perf_counter() - began))
+
+
+def work(rows: int, seconds: float, host_s: float, cores: float) -> Work:
+    """A call whose inputs take `host_s` of its seconds, as far as both can be told apart."""
+    host_s = min(host_s, 0.9 * seconds)
+    return Work(rows, host_s, seconds - host_s, cores, torch.get_num_threads())
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """So many, for as long as the block lasts; no more than torch takes by itself."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(count, before)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Neighbours:
+    """Watches, from when it is made, whether other processes take part of the machine."""
+
+    def __init__(self) -> None:
+        self._began = self._look()
+
+    def share(self) -> float:
+        """Of all cores, the part that others took since then."""
+        now_s, busy_s, own_s = self._look()
+        passed_s = max(1e-9, now_s - self._began[0]) * (os.cpu_count() or 1)
+        return max(0.0, busy_s - self._began[1] - (own_s - self._began[2])) / passed_s
+
+    def _look(self) -> tuple[float, float, float]:
+        times = psutil.cpu_times()._asdict()
+        # A guest's time is in the user's already.
+        idle = ("idle", "iowait", "guest", "guest_nice", "steal")
+        return time.perf_counter(), sum(s for name, s in times.items() if name not in idle), time.process_time()
+
+
+def matmul_tflops() -> float:
+    """10¹² operations a second of a matrix product on this processor, all threads."""
+    kind = torch.bfloat16 if cpu_has_bf16() else torch.float32
+    one = torch.ones(SIDE, SIDE, dtype=kind)
+    return 2 * SIDE**3 / (median_ms(lambda: one @ one, budget_s=0.3) / 1e3) / 1e12
+
+
+def gpu_here() -> str:
+    """The kind of this machine's GPU, `GPU` where its name is not known; empty without one."""
+    if not torch.cuda.is_available():
+        return ""
+    words = torch.cuda.get_device_name().upper().replace("-", " ").split()
+    return next((kind for kind in ACCELERATORS if kind in words), GPU)

@@ -1,0 +1,182 @@
+"""The model: how many samples a second a student gets, and who holds it up. docs/planning.md has the formulas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from raydistill.planning.demand import STUDENT
+from raydistill.planning.measured import Work
+from raydistill.planning.room import Spot
+
+CLIENT_S = 0.57e-3  # of the student's own time that a question costs it: benchmarks/results/scale_out.txt
+KEEPING_S = 0.2e-3  # that it takes to claim the rows of a question in the store, and to keep the answer
+REPLICA_S = 0.9e-3  # that a replica spends on one beside its answer: the same
+SAME = 1.02  # bounds that are this close are one
+CORES, DEVICE, TURNS = "shared cores", "a shared GPU", "taking turns"
+WINDOW = "window of "
+
+
+@dataclass(frozen=True)
+class Server:
+    """One replica or worker: where it is, and how fast beside what was probed."""
+
+    spot: Spot
+    speed: float = 1.0
+
+
+@dataclass(frozen=True)
+class Crew:
+    """All replicas of a teacher, or all workers of the student.
+
+    Attributes:
+        work: a micro-batch, as probed. Of a worker that does the parts of several, see `parts`.
+        parts: micro-batches that each does in a step.
+    """
+
+    name: str
+    work: Work
+    servers: tuple[Server, ...]
+    parts: int = 1
+
+
+@dataclass(frozen=True)
+class Steady:
+    """How it goes on, as long as nothing changes.
+
+    Attributes:
+        samples_per_s: of the student, all workers and tasks together.
+        steps_per_s: micro-steps: a micro-batch of every task for every worker.
+        bounds: samples/s that each would allow by itself; the least of them is what comes out.
+        bound: whose that is.
+    """
+
+    samples_per_s: float
+    steps_per_s: float
+    bounds: Mapping[str, float]
+    bound: str
+
+
+def steady_remote(
+    student: Crew, teachers: Sequence[Crew], missing: Mapping[str, float], window: int, cores: Sequence[float]
+) -> Steady:
+    """With teachers in actors, asked ahead: all work at the same time, and the slowest decides.
+
+    Args:
+        teachers: those that are asked.
+        missing: by teacher, the share of a micro-batch's rows that the store does not have.
+        window: micro-batches that a worker asks ahead.
+        cores: of each node.
+    """
+    workers = len(student.servers) * student.parts  # micro-batches of a step
+    step_s = student.parts * max(
+        student.work.seconds(server.speed) + CLIENT_S * len(teachers) for server in student.servers
+    )
+    loads = _Loads(cores)
+    for server in student.servers:
+        loads.add(server, student.work, student.parts, CLIENT_S * len(teachers))
+    bounds = {STUDENT: 1 / step_s}
+    for teacher in teachers:
+        share = missing[teacher.name]
+        calls = [REPLICA_S + teacher.work.seconds(server.speed, share) for server in teacher.servers]
+        together = sum(1 / call for call in calls)
+        bounds[teacher.name] = together / workers
+        # A micro-batch is on its way for an answer and then for its own step; `window` are, of each worker.
+        usual = len(calls) / together
+        bounds[WINDOW + teacher.name] = window / (usual * student.parts + step_s)
+        for server, call in zip(teacher.servers, calls, strict=True):
+            # Whoever owes the least is asked: shares as the speeds are.
+            loads.add(server, teacher.work, workers / call / together, REPLICA_S, share)
+    return _slowest(bounds | loads.bounds(), student, workers)
+
+
+def steady_local(student: Crew, teachers: Sequence[Crew], missing: Mapping[str, float]) -> Steady:
+    """With teachers in the student's own process: in turn, so that times add up, 1/(1/S + 1/T). Args as above."""
+    workers = len(student.servers) * student.parts
+
+    def seconds(crew: Crew, share: float = 1.0) -> float:
+        return student.parts * max(crew.work.seconds(server.speed, share) for server in student.servers)
+
+    alone = seconds(student)
+    answers = {teacher.name: seconds(teacher, missing[teacher.name]) for teacher in teachers}
+    bounds = {STUDENT: 1 / alone} | {name: 1 / answer for name, answer in answers.items() if answer}
+    if answers:
+        bounds[TURNS] = 1 / (alone + sum(answers.values()))
+    return _slowest(bounds, student, workers)
+
+
+def ahead(
+    teachers: Sequence[Crew], rows: Mapping[str, int], windows: Mapping[str, int], cores: Sequence[float], way: str
+) -> tuple[float, str]:
+    """Asking before any training: every teacher by itself, all at the same time where they are remote.
+
+    Args:
+        rows: by teacher, those that the store does not have.
+        windows: by teacher, requests that are under way at a time.
+        way: `remote` or `local`.
+
+    Returns:
+        Seconds, and who takes the longest.
+    """
+    seconds: dict[str, float] = {}
+    loads = _Loads(cores)
+    for teacher in teachers:
+        name, work = teacher.name, teacher.work
+        calls = [(REPLICA_S if way == "remote" else 0.0) + work.seconds(each.speed) for each in teacher.servers]
+        together = rate = sum(1 / call for call in calls)
+        if way == "remote":
+            rate = min(together, windows[name] / (len(calls) / together + CLIENT_S), 1 / CLIENT_S)
+        seconds[name] = work.of_rows(rows[name]) / rate
+        for server, call in zip(teacher.servers, calls, strict=True):
+            loads.add(server, work, work.of_rows(rows[name]) / call / together, REPLICA_S)
+    if not seconds:
+        return 0.0, ""
+    longest = max(seconds, key=lambda name: seconds[name])
+    if way == "local":
+        return sum(seconds.values()), longest
+    shared = {name: 1 / each for name, each in loads.bounds().items()}
+    tightest = max(shared, key=lambda name: shared[name], default="")
+    if tightest and shared[tightest] > SAME * seconds[longest]:
+        return shared[tightest], tightest
+    return seconds[longest], longest
+
+
+def to_balance(student: Crew, teacher: Crew, share: float, target: float) -> int:
+    """Replicas of a teacher, as fast as those that it has, that would allow `target` micro-steps a second."""
+    calls = [REPLICA_S + teacher.work.seconds(server.speed, share) for server in teacher.servers]
+    usual = len(calls) / sum(1 / call for call in calls)
+    return max(1, math.ceil(target * len(student.servers) * student.parts * usual / SAME))
+
+
+class _Loads:
+    """Seconds of cores and of GPUs that a micro-step, or a stage, takes: what several share is not there twice."""
+
+    def __init__(self, cores: Sequence[float]) -> None:
+        self._cores = cores
+        self._busy: dict[int, float] = {}
+        self._gpus: dict[tuple[int, int], float] = {}
+
+    def add(self, server: Server, work: Work, calls: float, beside_s: float, share: float = 1.0) -> None:
+        """So many calls, each with `beside_s` seconds of one core for itself."""
+        node = server.spot.node
+        if node is None:
+            return
+        busy_s = calls * (work.cores * work.seconds(server.speed, share) + beside_s)
+        self._busy[node] = self._busy.get(node, 0.0) + busy_s
+        for gpu in server.spot.gpus:
+            seconds = calls * share * work.device_s / server.speed
+            self._gpus[node, gpu] = self._gpus.get((node, gpu), 0.0) + seconds
+
+    def bounds(self) -> dict[str, float]:
+        cores = [self._cores[node] / busy for node, busy in self._busy.items() if busy and self._cores[node]]
+        gpus = [1 / busy for busy in self._gpus.values() if busy]
+        return {name: min(each) for name, each in ((CORES, cores), (DEVICE, gpus)) if each}
+
+
+def _slowest(bounds: Mapping[str, float], student: Crew, workers: int) -> Steady:
+    least = min(bounds.values())
+    # Of those that come to the same, the first: student and teachers before what they share.
+    bound = next(name for name, each in bounds.items() if each <= SAME * least)
+    rows = workers * student.work.rows
+    return Steady(rows * least, least, {name: rows * each for name, each in bounds.items()}, bound)
