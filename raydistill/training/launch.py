@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import threading
 import time
@@ -60,6 +61,8 @@ def launch(plan: TrainingPlan, data: dict[str, TaskData], on_log: OnLog) -> Trai
             append_events(plan.folder, [(time.time(), f"a training worker failed ({_what_failed(error)})")])
         finally:
             follower.look()
+        # The error's frames hold Ray Train's controller, and with it the room of the workers that the next ones need.
+        gc.collect()
     if there is not None:
         there.fetch_all()
         follower.look()
@@ -102,7 +105,7 @@ def _fit(plan: TrainingPlan, follower: Follower) -> None:
         follower.look()
         patience.look(follower.beats())
     if failed:
-        raise failed[0]
+        raise failed.pop()
 
 
 def worker_loop(settings: dict[str, Any]) -> TrainingState | None:

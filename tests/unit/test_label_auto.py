@@ -13,6 +13,7 @@ from raydistill.config.models import Config
 from raydistill.data.batch import ViewBatch
 from raydistill.data.dataset import TaskData
 from raydistill.soft_labels.auto import PROBED, WARM_UP, AutoSource
+from raydistill.soft_labels.layers import NO_LAYERS, Layers
 from raydistill.soft_labels.source import Answer, StepViews
 from raydistill.soft_labels.stream import LabelStream
 from raydistill.soft_labels.tables import RunTables, TaughtSplit
@@ -27,7 +28,7 @@ class Way:
         self.way, self.seconds, self.asked, self.closed = way, seconds, 0, False
         self._events = [(1.0, f"{way}: something happened")]
 
-    def ask(self, teacher: str, views: ViewBatch) -> Way.Call:
+    def ask(self, teacher: str, views: ViewBatch, layers: Layers = NO_LAYERS) -> Way.Call:
         self.asked += 1
         return Way.Call(self, views)
 

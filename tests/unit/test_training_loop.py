@@ -20,6 +20,7 @@ from raydistill.data.batch import ViewBatch
 from raydistill.data.dataset import TaskData
 from raydistill.errors import RaydistillError
 from raydistill.fusion.standing import Standing
+from raydistill.soft_labels.layers import NO_LAYERS, Layers
 from raydistill.soft_labels.source import Answer, Pending, SoftTargetSource, total_cost
 from raydistill.soft_labels.stream import LabelStream
 from raydistill.soft_labels.tables import RunTables
@@ -215,7 +216,7 @@ class Rounding:
 
     way = "local"
 
-    def ask(self, teacher: str, views: ViewBatch) -> Pending:
+    def ask(self, teacher: str, views: ViewBatch, layers: Layers = NO_LAYERS) -> Pending:
         classes = np.arange(len(tiny.LABELS[teacher.removeprefix("sure-")]))
         logits = np.cos(views.sample_ids[:, None] + classes) + 0.1 * len(views)
 
