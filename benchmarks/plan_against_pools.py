@@ -34,11 +34,12 @@ from peers.neighbours import busy_s
 
 import raydistill
 from raydistill.commands.cluster import cluster
+from raydistill.commands.probe import probe_store
 from raydistill.config.models import Config
 from raydistill.data.batch import ViewBatch
 from raydistill.planning.demand import STUDENT
 from raydistill.planning.measured import Work
-from raydistill.planning.rates import Crew, Server, Steady, steady_remote
+from raydistill.planning.rates import Crew, Server, Steady, steady_local, steady_remote
 from raydistill.planning.room import Spot
 from raydistill.soft_labels.source import StepViews
 from raydistill.soft_labels.stream import LabelStream
@@ -53,7 +54,7 @@ from raydistill.teachers.pool.replica import CONTROL, TeacherReplica
 from raydistill.teachers.pool.supervisor import SupervisorActor
 from raydistill.timing import median_ms
 
-TARGET, SIDE, NUM_CLASSES, STARTED_S, WARM = 0.15, 8, 10, 120.0, 8
+TARGET, SIDE, NUM_CLASSES, STARTED_S, WARM = 0.15, 8, 10, 400.0, 8
 QUIET = 0.1  # of the machine that others may take
 
 
@@ -197,9 +198,11 @@ def prediction(case: Case, rows: int) -> Steady:
     student = crew(STUDENT, case.step_ms / 1e3, rows * len(case.teachers))
     asked = [crew(name, each.row_ms * rows / 1e3, rows, each.replicas) for name, each in case.teachers.items()]
     missing = {each.name: 1 - case.known for each in asked} if case.known < 1 else {}
-    return steady_remote(
-        student, [each for each in asked if missing], missing, case.window, [float(os.cpu_count() or 1)]
-    )
+    keeping_s, reading_s = probe_store(rows, NUM_CLASSES) if case.keeps else (0.0, 0.0)
+    store_s = len(asked) * (keeping_s if missing else reading_s)
+    if not missing:
+        return steady_local(student, [], {}, store_s)
+    return steady_remote(student, asked, missing, case.window, [float(os.cpu_count() or 1)], store_s)
 
 
 def measured(case: Case, config: Config, options: argparse.Namespace) -> Iterator[float]:

@@ -15,6 +15,9 @@ import pytest
 HUGGING_FACE = tempfile.TemporaryDirectory(prefix="raydistill-tests-")
 os.environ["HF_HOME"] = HUGGING_FACE.name
 os.environ["HF_HUB_OFFLINE"] = "1"
+# A Ray that other tests start beside these is none of theirs. Short: sockets lie in there.
+RAY = tempfile.TemporaryDirectory(prefix="rd-", ignore_cleanup_errors=True)
+os.environ["RAY_TMPDIR"] = RAY.name
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 import tiny  # noqa: E402
@@ -34,6 +37,7 @@ MakeConfig = Callable[..., Config]
 
 def pytest_unconfigure() -> None:
     HUGGING_FACE.cleanup()
+    RAY.cleanup()
 
 
 @pytest.fixture(scope="session")

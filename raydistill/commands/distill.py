@@ -38,7 +38,7 @@ from raydistill.training.costs import costs_of
 from raydistill.training.events import read_events
 from raydistill.training.features import make_matchers
 from raydistill.training.metrics_log import METRICS_FILE
-from raydistill.training.plan import ARMS, Arm, RunAtUrl, TrainingPlan
+from raydistill.training.plan import ARMS, Arm, RunPlace, TrainingPlan
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def distill(
                 some = {name: task.train.views(range(2)) for name, task in data.items()}
                 first = Student.from_pretrained(str(plans[0].initial_student))
                 make_matchers(config, first, some, known.feature_shapes)
-            if folder.at_url is not None:
+            if folder.at_url is not None and config.training.num_workers:
                 folder.at_url.now()  # workers begin with what is there
             progress.say(f"students: training {', '.join(plan.name for plan in plans)}")
             states = train_all(plans, data, progress, stored, on_stored=teaching.close)
@@ -183,12 +183,12 @@ def _plan(
     )
 
 
-def _for_workers(config: Config, folder: RunFolder) -> RunAtUrl | None:
+def _for_workers(config: Config, folder: RunFolder) -> RunPlace | None:
     """What workers need of a run at a URL; in the command's own process it is a folder like any other."""
     run = folder.at_url
     if run is None or not config.training.num_workers:
         return None
-    return RunAtUrl(run.url, run.key, run.owner.id, folder.path)
+    return RunPlace(run.url, run.key, run.owner.id, folder.path)
 
 
 def _result(plan: TrainingPlan, state: TrainingState, data: dict[str, TaskData]) -> ArmResult:

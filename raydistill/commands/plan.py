@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +74,7 @@ def plan(
         tuple(remarks),
     )
     if as_json:
-        print(json.dumps(found.to_json(), indent=1))  # noqa: T201 -- it is what was asked for
+        sys.stdout.write(json.dumps(found.to_json(), indent=1) + "\n")
     else:
         print_plan(found)
     return found

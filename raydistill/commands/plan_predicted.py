@@ -111,6 +111,8 @@ def _probed(config: Config, there: Sequence[Node], imagined: bool, progress: Pro
     progress("probing the student")
     on_gpu = torch.cuda.is_available() and (placement.num_gpus or not config.training.num_workers)
     learning, exam = probe_student(config, data, threads, torch.device("cuda" if on_gpu else "cpu"))
+    if placement.num_gpus and not on_gpu:
+        learning = learning.on_gpu()
     teachers = {name: each.measured for name, each in probed.items()}
     measured = Measured(gpu_here() or CPU, learning, exam, teachers)
     return _Seen(config, measured, sizes, ways, at_once, lacking, neighbours.share())
@@ -120,10 +122,9 @@ def _predicted(
     config: Config, found: Cast, sizes: Sizes, fitted: Fit, parties: Sequence[Party], whole: Course, at_once: int
 ) -> Predicted:
     asking, missing = whole.asking, sizes.missing(config)
-    alone = found.steady({}, "local")
     pooled = asking is not None and whole.way == "remote"
     balance = balances(found, fitted, parties, asking, missing) if asking is not None and pooled else {}
-    now = asking or alone
+    now = asking or found.steady({}, "stored")
     way = whole.way if asking is not None else "remote" if config.distill.soft_labels != "local" else "local"
     paces = [_pace(STUDENT, found.student, now.bounds[STUDENT])]
     for name in missing:

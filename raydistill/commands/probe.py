@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -19,13 +22,15 @@ from raydistill.data.dataset import TaskData
 from raydistill.planning.measured import MeasuredTeacher, Work
 from raydistill.planning.nodes import ACCELERATORS, GPU
 from raydistill.precision import autocast, cpu_has_bf16, use_bf16
+from raydistill.soft_labels.questions import claim
+from raydistill.soft_labels.store import LabelKey, LabelStore
 from raydistill.teachers.teacher import Teacher, build_teacher, load_teacher
 from raydistill.timing import median_ms
 from raydistill.training.batches import plan_rows
 
 CALL_S = 0.5  # a teacher that needs longer for its rows is asked about fewer
 FEW, BATCHES = 8, 4  # rows of a first look; different micro-batches, for lengths differ
-LESSONS = 2
+LESSONS, KEPT = 2, 60  # steps of a teacher's own training; micro-batches that are kept for the moment
 SIDE = 1024  # of the matrices that tell how fast a processor is
 
 
@@ -63,6 +68,7 @@ def probe_teacher(
     sampler = plan_rows(config, dict(data), "distilled", config.seed)[settings.task].sampler
     drawn = [sampler.micro_batch(number) for number in range(BATCHES)]
     asked = [task.train.views(each.rows, each.view) for each in drawn]
+    keeping_s, reading_s = probe_store(len(drawn[0].rows), len(task.label_names))
     rows = np.arange(min(settings.batch_size, len(task.train)))
     first = next(iter(threads))
     with torch_threads(threads[first]):
@@ -71,9 +77,34 @@ def probe_teacher(
     for way, count in threads.items():
         with torch_threads(count):
             answers[way] = _answer(teacher, asked)
+    if settings.placement.num_gpus and device.type == "cpu":
+        ahead, answers = ahead.on_gpu(), {way: each.on_gpu() for way, each in answers.items()}
     lesson = None if trained or settings.train is None else _lesson(teacher, task, settings.train)
-    measured = MeasuredTeacher(answers, ahead, lesson, teacher.size_bytes)
+    measured = MeasuredTeacher(answers, ahead, keeping_s, reading_s, lesson, teacher.size_bytes)
     return ProbedTeacher(measured, teacher.fingerprint if trained else "")
+
+
+def probe_store(num_rows: int, num_classes: int) -> tuple[float, float]:
+    """Seconds of claiming, keeping and reading so many soft labels, and of reading alone; in a store for the moment."""
+    with tempfile.TemporaryDirectory(prefix="raydistill-plan-") as folder:
+        table = LabelStore(Path(folder)).table(LabelKey("probe", "rows", 0), num_rows * KEPT, num_classes)
+        order = np.random.default_rng(0).permutation(num_rows * KEPT).reshape(KEPT, num_rows)
+        logits = np.zeros((num_rows, num_classes), np.float16)
+        keeping, reading = [], []
+        try:
+            for rows in order:
+                began = time.perf_counter()
+                table.known(rows)
+                claim(table, rows)
+                table.write(rows, logits)
+                half = time.perf_counter()
+                table.known(rows)
+                table.read(rows)
+                keeping.append(time.perf_counter() - began)
+                reading.append(time.perf_counter() - half)
+        finally:
+            table.close()
+    return statistics.fmean(keeping), statistics.fmean(reading)  # now and then a shard is written
 
 
 def _answer(teacher: Teacher, batches: list[ViewBatch]) -> Work:

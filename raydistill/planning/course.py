@@ -11,7 +11,6 @@ from raydistill.planning.demand import STUDENT
 from raydistill.planning.rates import Steady, ahead
 from raydistill.planning.sizes import Sizes, keeps
 
-READING = 1.025  # a step beside a full store, in steps without any teacher: benchmarks/results/soft_label_sources.txt
 POOL_S, WORKERS_S = 4.0, 10.0  # until a replica serves, and until workers train
 
 Pieces = list[tuple[float, Steady]]
@@ -70,7 +69,7 @@ def course(config: Config, sizes: Sizes, cast: Cast, ways: Sequence[str], at_onc
         ways: to the teachers, of which a student takes the faster one; none: it reads from the store alone.
         at_once: students that train side by side; the probe was one of so many.
     """
-    stages = [_lesson(sizes, cast, name) for name, size in sizes.teachers.items() if size.lessons]
+    stages = _lessons(sizes, cast)
     missing = sizes.missing(config)
     asks = missing if ways else {}
     labels_way = "local" if config.distill.soft_labels == "local" else "remote"
@@ -96,12 +95,11 @@ def course(config: Config, sizes: Sizes, cast: Cast, ways: Sequence[str], at_onc
 
 def _side_by_side(config: Config, cast: Cast, student: Mapping[str, float], at_once: int) -> Stage:
     """All students, so many at a time, each with its share of the cores."""
-    read = cast.steady({}, "local")
+    read = cast.steady({}, "stored")
     rounds = -(-2 * config.num_seeds // at_once)
-    rate = at_once * read.samples_per_s / READING
     holds = {kind: amount * at_once for kind, amount in student.items()}
     what = f"students, {at_once} side by side"
-    return Stage(what, rounds * _steps(config) / read.steps_per_s * READING, rate, STUDENT, holds)
+    return Stage(what, rounds * _steps(config) / read.steps_per_s, at_once * read.samples_per_s, STUDENT, holds)
 
 
 def _in_turn(
@@ -109,7 +107,7 @@ def _in_turn(
     student: Mapping[str, float], beside: Mapping[str, float],
 ) -> list[Stage]:  # fmt: skip
     """First those that learn alone, then those that hear teachers, as far as the first of them fills the store."""
-    alone, seeds = cast.steady({}, "local"), config.num_seeds
+    alone, read, seeds = cast.alone(), cast.steady({}, "stored"), config.num_seeds
     together, steps = added(student, beside), seeds * _steps(config)
     stages = [Stage("students alone", steps / alone.steps_per_s, alone.samples_per_s, STUDENT, together)]
     always = not keeps(config) or any(sizes.teachers[name].always for name in asks)
@@ -119,8 +117,8 @@ def _in_turn(
         seconds = rounds * sum(done / each.steps_per_s for done, each in pieces)
         rate = asked / seconds * alone.samples_per_s / alone.steps_per_s
         stages.append(Stage("distilled, asking teachers", seconds, rate, pieces[0][1].bound, together))
-    left = (steps - asked) / alone.steps_per_s * READING
-    return [*stages, Stage("distilled, from the store", left, alone.samples_per_s / READING, STUDENT, student)]
+    left = (steps - asked) / read.steps_per_s
+    return [*stages, Stage("distilled, from the store", left, read.samples_per_s, STUDENT, student)]
 
 
 def _steps(config: Config) -> float:
@@ -173,6 +171,20 @@ def _labels(config: Config, sizes: Sizes, cast: Cast, way: str, train: bool) -> 
     what = "soft labels, all" if train else "soft labels, validation and test"
     rate = sum(rows.values()) / seconds if seconds else None
     return Stage(what, seconds, rate, bound, cast.held(*config.teachers) if way == "remote" else cast.held(STUDENT))
+
+
+def _lessons(sizes: Sizes, cast: Cast) -> list[Stage]:
+    """The teachers' own training: those with a `train.placement` all at once, the others in turn."""
+    lessons = {name: _lesson(sizes, cast, name) for name, size in sizes.teachers.items() if size.lessons}
+    placed = [stage for name, stage in lessons.items() if name in cast.schools]
+    stages = [stage for name, stage in lessons.items() if name not in cast.schools]
+    if placed:
+        longest = max(placed, key=lambda stage: stage.seconds)
+        held = added(*({kind: amount * stage.seconds for kind, amount in stage.holds.items()} for stage in placed))
+        holds = {kind: amount / longest.seconds for kind, amount in held.items()}
+        names = ", ".join(stage.bound for stage in placed)
+        stages.append(Stage(f"training {names}", longest.seconds, None, longest.bound, holds))
+    return stages
 
 
 def _lesson(sizes: Sizes, cast: Cast, name: str) -> Stage:

@@ -12,6 +12,7 @@ from raydistill.planning.measured import Measured, Speeds, Work
 from raydistill.planning.nodes import CPU, GPU, Node
 from raydistill.planning.rates import Crew, Server, Steady, steady_local, steady_remote
 from raydistill.planning.room import Spot
+from raydistill.planning.sizes import keeps
 
 ELSEWHERE = Spot(None)
 
@@ -63,11 +64,19 @@ class Cast:
         return Crew(name, work, self._servers(self.spots[name], work, self.config.teachers[name].placement))
 
     def steady(self, missing: Mapping[str, float], way: str) -> Steady:
-        """While these teachers, by name, are asked about such a share of the rows."""
+        """While these teachers, by name, are asked about such a share of the rows, and the others' word is read."""
         teachers = [self.teacher(name, way) for name in missing]
+        store_s = sum(
+            each.keeping_s if name in missing else each.reading_s for name, each in self.measured.teachers.items()
+        )
+        store_s = store_s if keeps(self.config) else 0.0
         if way == "local" or not missing:
-            return steady_local(self.student, teachers, missing)
-        return steady_remote(self.student, teachers, missing, self.window, self.cores)
+            return steady_local(self.student, teachers, missing, store_s)
+        return steady_remote(self.student, teachers, missing, self.window, self.cores, store_s)
+
+    def alone(self) -> Steady:
+        """A student that hears no teacher."""
+        return steady_local(self.student, [], {})
 
     def lesson(self, name: str) -> tuple[float, dict[str, float]]:
         """How fast a teacher's own training goes beside the probe's, and what it holds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from raydistill.errors import ConfigError
 from raydistill.planning.nodes import ACCELERATORS, CPU, GPU, named
@@ -33,6 +33,10 @@ class Work:
         """On a device `speed` times as fast, for a `share` of the rows."""
         return share * (self.host_s + self.device_s / speed)
 
+    def on_gpu(self) -> Work:
+        """The same of somebody who was measured on a processor and will be on a GPU, which one thread keeps busy."""
+        return replace(self, cores=min(1.0, self.cores))
+
     def of_rows(self, rows: float) -> float:
         """How many of these calls so many rows are."""
         return rows / self.rows
@@ -45,12 +49,16 @@ class MeasuredTeacher:
     Attributes:
         asked: by way (`remote`: in an actor, `local`: in the student's process), its answer to a student's micro-batch.
         ahead: its answer to `batch_size` rows, as it is asked ahead of the training.
+        keeping_s: of the student's own time, to claim a micro-batch's rows, to keep the answer and to read it.
+        reading_s: the same, to read it where the store has all of it.
         lesson: a step of its own training; None where it is trained.
         size_bytes: of its weights.
     """
 
     asked: Mapping[str, Work]
     ahead: Work
+    keeping_s: float = 0.0
+    reading_s: float = 0.0
     lesson: Work | None = None
     size_bytes: int = 0
 

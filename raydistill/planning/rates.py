@@ -10,8 +10,8 @@ from raydistill.planning.demand import STUDENT
 from raydistill.planning.measured import Work
 from raydistill.planning.room import Spot
 
-CLIENT_S = 0.57e-3  # of the student's own time that a question costs it: benchmarks/results/scale_out.txt
-KEEPING_S = 0.2e-3  # that it takes to claim the rows of a question in the store, and to keep the answer
+CLIENT_S = 0.57e-3  # of the student's own time that a question to an actor costs: benchmarks/results/scale_out.txt
+CLIENT_BUSY_S = 0.9e-3  # of the cores there, with the threads that send and receive
 REPLICA_S = 0.9e-3  # that a replica spends on one beside its answer: the same
 SAME = 1.02  # bounds that are this close are one
 CORES, DEVICE, TURNS = "shared cores", "a shared GPU", "taking turns"
@@ -59,8 +59,9 @@ class Steady:
 
 
 def steady_remote(
-    student: Crew, teachers: Sequence[Crew], missing: Mapping[str, float], window: int, cores: Sequence[float]
-) -> Steady:
+    student: Crew, teachers: Sequence[Crew], missing: Mapping[str, float], window: int, cores: Sequence[float],
+    store_s: float = 0.0,
+) -> Steady:  # fmt: skip
     """With teachers in actors, asked ahead: all work at the same time, and the slowest decides.
 
     Args:
@@ -68,14 +69,14 @@ def steady_remote(
         missing: by teacher, the share of a micro-batch's rows that the store does not have.
         window: micro-batches that a worker asks ahead.
         cores: of each node.
+        store_s: that a worker spends on the store, each micro-batch.
     """
     workers = len(student.servers) * student.parts  # micro-batches of a step
-    step_s = student.parts * max(
-        student.work.seconds(server.speed) + CLIENT_S * len(teachers) for server in student.servers
-    )
+    beside_s = CLIENT_S * len(teachers) + store_s
+    step_s = student.parts * max(student.work.seconds(server.speed) + beside_s for server in student.servers)
     loads = _Loads(cores)
     for server in student.servers:
-        loads.add(server, student.work, student.parts, CLIENT_S * len(teachers))
+        loads.add(server, student.work, student.parts, CLIENT_BUSY_S * len(teachers) + store_s)
     bounds = {STUDENT: 1 / step_s}
     for teacher in teachers:
         share = missing[teacher.name]
@@ -91,14 +92,16 @@ def steady_remote(
     return _slowest(bounds | loads.bounds(), student, workers)
 
 
-def steady_local(student: Crew, teachers: Sequence[Crew], missing: Mapping[str, float]) -> Steady:
-    """With teachers in the student's own process: in turn, so that times add up, 1/(1/S + 1/T). Args as above."""
+def steady_local(
+    student: Crew, teachers: Sequence[Crew], missing: Mapping[str, float], store_s: float = 0.0
+) -> Steady:  # fmt: skip
+    """With teachers in the student's own process, in turn: times add up, 1/(1/S + 1/T). Args as above."""
     workers = len(student.servers) * student.parts
 
     def seconds(crew: Crew, share: float = 1.0) -> float:
         return student.parts * max(crew.work.seconds(server.speed, share) for server in student.servers)
 
-    alone = seconds(student)
+    alone = seconds(student) + student.parts * store_s
     answers = {teacher.name: seconds(teacher, missing[teacher.name]) for teacher in teachers}
     bounds = {STUDENT: 1 / alone} | {name: 1 / answer for name, answer in answers.items() if answer}
     if answers:

@@ -29,7 +29,7 @@ from raydistill.training.costs import COSTS_FILE
 from raydistill.training.events import append_events
 from raydistill.training.metrics_log import METRICS_FILE
 from raydistill.training.places import BEST, LATEST, OF_RAY, OF_THE_COMMAND
-from raydistill.training.plan import RunAtUrl, TrainingPlan
+from raydistill.training.plan import RunPlace, TrainingPlan
 
 EVERY_S, LOOK_S = 4.0, 1.0  # between two copies of what is no checkpoint; between two looks for one
 WORKERS = "run-workers"  # of the cache: folders of workers that live
@@ -86,7 +86,7 @@ class WorkersOutbox(Outbox):
         lost: what it found instead.
     """
 
-    def __init__(self, folder: Path, run: RunAtUrl, initial: str, rank: int) -> None:
+    def __init__(self, folder: Path, run: RunPlace, initial: str, rank: int) -> None:
         def skips(name: str) -> bool:
             # Of other ranks only what happened there is of interest.
             return name.startswith(f"{initial}/") or bool(rank and not name.rsplit("/", 1)[-1].startswith("events"))

@@ -19,7 +19,7 @@ ARMS: tuple[Arm, ...] = ("alone", "distilled")
 
 
 @dataclass(frozen=True)
-class RunAtUrl:
+class RunPlace:
     """Where the run of a training lies for all who work on it.
 
     Attributes:
@@ -83,7 +83,7 @@ class TrainingPlan:
     open_source: Callable[[], SoftTargetSource] | None
     feature_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     prepared: dict[str, Prepared] = field(default_factory=dict)
-    at_url: RunAtUrl | None = None
+    at_url: RunPlace | None = None
     events_file: str = EVENTS_FILE
 
     @property

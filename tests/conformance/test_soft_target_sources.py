@@ -47,7 +47,7 @@ def pools(config: Config) -> Iterator[Pools]:
     """Ray, started once for this module and stopped after it."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         with open_pools(config, tiny.LABELS, lambda line: None) as opened:
             yield opened

@@ -29,7 +29,7 @@ def cluster(lab: Lab) -> Iterator[None]:
         for key, value in lab.environment().items():
             patch.setenv(key, value)
         ray.init(
-            num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+            "local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
             labels={"role": "teacher"},
         )  # fmt: skip
         yield

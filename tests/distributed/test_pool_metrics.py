@@ -24,7 +24,7 @@ def test_metrics_are_exported(tmp_path: Path) -> None:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
     ray.init(
-        num_cpus=2, include_dashboard=True, dashboard_port=0, _metrics_export_port=port, log_to_driver=False,
+        "local", num_cpus=2, include_dashboard=True, dashboard_port=0, _metrics_export_port=port, log_to_driver=False,
         logging_level="ERROR",
     )  # fmt: skip
     try:

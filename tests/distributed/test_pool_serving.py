@@ -32,7 +32,7 @@ SIZES = (2, 3, 5, 6)
 def ray_of_our_own() -> Iterator[None]:
     import ray
 
-    ray.init(num_cpus=6, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=6, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
 

@@ -10,7 +10,7 @@ from small_runs import Finished, Lab, differing, report_of
 
 from raydistill.config.loader import load_config
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(560)
 
 
 class Story:

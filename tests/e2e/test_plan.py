@@ -10,7 +10,7 @@ from small_runs import Lab, assert_refused, teacher
 
 import raydistill
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(200)
 
 
 def paths(lab: Lab) -> set[str]:

@@ -16,6 +16,7 @@ from raydistill.planning.fit import Fit, fit
 from raydistill.planning.measured import Measured, MeasuredTeacher, Speeds, Work, parse_speeds
 from raydistill.planning.nodes import Node, nodes_of_ray, parse_nodes, summary
 from raydistill.planning.rates import (
+    CLIENT_BUSY_S,
     CLIENT_S,
     CORES,
     REPLICA_S,
@@ -225,10 +226,17 @@ def test_what_the_store_has_is_not_asked() -> None:
     assert together(0.01).samples_per_s == pytest.approx(64 / 0.01)
 
 
+def test_what_the_student_spends_on_the_store_is_its_own_time() -> None:
+    student, asked = crew(STUDENT, 0.01), [crew("a", 0.001)]
+    found = steady_remote(student, asked, {"a": 1.0}, 8, [2.0], store_s=0.002)
+    assert found.steps_per_s == pytest.approx(1 / (0.01 + CLIENT_S + 0.002))
+    assert steady_local(student, [], {}, store_s=0.002).steps_per_s == pytest.approx(1 / 0.012)
+
+
 def test_shared_cores_add_up() -> None:
     # Both want all cores of the machine all the time: 1/(1/S + 1/T).
     both = together(0.03, crew("a", 0.06, cores=2.0), cores=2.0)
-    busy_s = 2 * (0.03 + 0.06) + CLIENT_S + REPLICA_S
+    busy_s = 2 * (0.03 + 0.06) + CLIENT_BUSY_S + REPLICA_S
     assert (both.bound, both.steps_per_s) == (CORES, pytest.approx(2 / busy_s))
     # A core each: they are not in each other's way.
     assert together(0.06, crew("a", 0.03, cores=1.0), cores=1.0).bound == STUDENT
@@ -276,7 +284,7 @@ def planned(
     answer = Work(64, 0.0, answer_s)
     measured = Measured(
         "CPU", Work(64, 0.0, 0.02), Work(640, 0.0, 0.1),
-        {name: MeasuredTeacher({"remote": answer, "local": answer}, answer) for name in teachers},
+        {name: MeasuredTeacher({"remote": answer, "local": answer}, answer, 0.002, 0.001) for name in teachers},
     )  # fmt: skip
     parties = [party for each in demand(config) for party in each.parties]
     size = TeacherSize(known=known, known_plain=1280)
@@ -292,7 +300,7 @@ def test_a_run_asks_every_view_once_and_then_reads() -> None:
     asking, reading = stages["distilled, asking teachers"], stages["distilled, from the store"]
     assert asking.seconds == pytest.approx(200 * (0.1 + REPLICA_S))  # two views of a hundred micro-batches
     assert asking.bound == "a"
-    assert reading.seconds == pytest.approx(800 * 0.02, rel=0.05)
+    assert reading.seconds == pytest.approx(800 * (0.02 + 0.001))
     assert stages["students alone"].seconds == pytest.approx(1000 * 0.02)
     assert found.wall_s == sum(stage.seconds for stage in found.stages)
 
@@ -351,6 +359,24 @@ def test_other_bounds_are_told_with_what_would_mend_them() -> None:
     whole, sizes, _, _ = planned({"a": {}}, answer_s=0.1, mode="local")
     said = verdict(whole.config, whole, sizes, course(whole.config, sizes, whole, ("local",)), {})
     assert "take turns in one process" in said
+
+
+def test_teachers_are_trained_first_all_at_once_where_each_has_a_place() -> None:
+    place = {"num_gpus": 1}
+    for placement, seconds in (({"placement": place}, 200 * 0.3 + 0.1), ({}, 300 * 0.3 + 2 * 0.1)):
+        whole, sizes, _, parties = planned(
+            {"a": {"train": placement}, "b": {"train": placement}}, answer_s=0.1, words="2xL4"
+        )
+        schooled = fit(demand(whole.config, ["a", "b"]), whole.nodes)
+        lessons = {
+            name: MeasuredTeacher(each.asked, each.ahead, lesson=Work(64, 0.0, 0.3))
+            for name, each in whole.measured.teachers.items()
+        }
+        measured = Measured("CPU", whole.measured.student, whole.measured.exam, lessons)
+        whole = cast(whole.config, parties, schooled, whole.nodes, measured, Speeds("CPU", given={"L4": 1.0}))
+        untaught = {"a": TeacherSize(lessons=200, exams=64), "b": TeacherSize(lessons=100, exams=64)}
+        stages = course(whole.config, Sizes(sizes.tasks, untaught), whole, ("remote",)).stages
+        assert sum(each.seconds for each in stages if each.what.startswith("training")) == pytest.approx(seconds)
 
 
 def test_of_two_ways_the_faster_one_is_taken() -> None:

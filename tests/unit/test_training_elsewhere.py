@@ -13,7 +13,7 @@ import failing_files
 import pytest
 from failing_files import FlakyFiles
 
-from raydistill.commands.run_at_url import RunAtUrl as CommandsRun
+from raydistill.commands.run_at_url import RunAtUrl
 from raydistill.commands.run_folder import open_run
 from raydistill.config.models import Config
 from raydistill.errors import RemoteError
@@ -21,10 +21,10 @@ from raydistill.remote import owner, sending
 from raydistill.remote.files import Remote
 from raydistill.remote.owner import Disowned, read_card
 from raydistill.training import elsewhere, following
-from raydistill.training.elsewhere import ArmThere, worker_folder
+from raydistill.training.elsewhere import ArmThere, Worker, worker_folder
 from raydistill.training.events import append_events, read_events
 from raydistill.training.following import Follower
-from raydistill.training.plan import RunAtUrl, TrainingPlan
+from raydistill.training.plan import RunPlace, TrainingPlan
 
 ARM, INITIAL = "checkpoints/distilled-seed0", "checkpoints/initial-seed0"
 
@@ -48,7 +48,7 @@ def config(make_config: Callable[..., Config], tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-def run(config: Config, tmp_path: Path) -> Iterator[CommandsRun]:
+def run(config: Config, tmp_path: Path) -> Iterator[RunAtUrl]:
     """The command, with an initial student at the URL."""
     # One of the tests has it taken over.
     with contextlib.suppress(RemoteError), open_run(config, f"flaky://{tmp_path}/bucket/run") as folder:
@@ -60,12 +60,12 @@ def run(config: Config, tmp_path: Path) -> Iterator[CommandsRun]:
 
 
 @pytest.fixture
-def plan(config: Config, run: CommandsRun, tmp_path: Path) -> TrainingPlan:
+def plan(config: Config, run: RunAtUrl, tmp_path: Path) -> TrainingPlan:
     """As workers get it, whose cache is another one."""
     root = run.folder
     return TrainingPlan(
         config.model_copy(update={"cache_dir": str(tmp_path / "node")}), "distilled", 0, root / INITIAL, root / ARM,
-        root / "tensorboard" / "distilled-seed0", {}, {}, None, at_url=RunAtUrl(run.url, "--out", run.owner.id, root),
+        root / "tensorboard" / "distilled-seed0", {}, {}, None, at_url=RunPlace(run.url, "--out", run.owner.id, root),
     )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def write(folder: Path, name: str, text: str) -> Path:
     return (folder / f"{name}.new").replace(folder / name)
 
 
-def there(run: CommandsRun, place: str = ARM) -> set[str]:
+def there(run: RunAtUrl, place: str = ARM) -> set[str]:
     return set(Remote(run.url, "--out").find(place))
 
 
@@ -97,14 +97,33 @@ def work(plan: TrainingPlan, rank: int = 0, until: Callable[[], object] = lambda
         wait_for(until)
 
 
-def test_rank_0_copies_what_it_writes_while_it_works(plan: TrainingPlan, run: CommandsRun, tmp_path: Path) -> None:
+def taken_over(run: RunAtUrl) -> str | None:
+    """By another command; again, where this one has just written that it lives."""
+    remote = Remote(run.url, "--out")
+    card = read_card(remote)
+    assert card is not None
+    remote.write(json.dumps({**vars(card), "id": "another command"}).encode(), owner.OWNER)
+    time.sleep(0.1)
+    return run.owner.lost_to
+
+
+def lose(worker: Worker, run: RunAtUrl) -> None:
+    """What a worker sees then."""
+    wait_for(lambda: taken_over(run))
+    write(worker.plan.folder, "latest.pt", "step 1")
+    wait_for(lambda: worker._outbox.lost)
+    with pytest.raises(Disowned):
+        worker.check()
+
+
+def test_rank_0_copies_what_it_writes_while_it_works(plan: TrainingPlan, run: RunAtUrl, tmp_path: Path) -> None:
     work(plan, until=lambda: {"best.pt", "latest.pt", "metrics.jsonl", "alive"} <= there(run))
     assert "alive" not in there(run) and "events.out.tfevents" in there(run, "tensorboard/distilled-seed0")
     assert [path for path in (tmp_path / "node").rglob("*") if path.is_file()] == []
     assert not (run.folder / ARM).exists()
 
 
-def test_other_ranks_copy_what_happened_only(plan: TrainingPlan, run: CommandsRun) -> None:
+def test_other_ranks_copy_what_happened_only(plan: TrainingPlan, run: RunAtUrl) -> None:
     work(plan)
     work(plan, rank=1)
     ArmThere(plan).fetch_all()
@@ -133,7 +152,7 @@ def test_the_command_has_what_is_there_and_nothing_else(plan: TrainingPlan) -> N
     assert (plan.folder / "events.jsonl").exists() and (plan.ray_train / "alive").exists()
 
 
-def test_the_command_follows_small_files_only(plan: TrainingPlan, run: CommandsRun) -> None:
+def test_the_command_follows_small_files_only(plan: TrainingPlan, run: RunAtUrl) -> None:
     heard: list[dict[str, object]] = []
     remote, follower = Remote(run.url, "--out"), Follower(plan, heard.append)
     remote.write(b'{"step": 1}\n', *ARM.split("/"), "metrics.jsonl")
@@ -145,7 +164,7 @@ def test_the_command_follows_small_files_only(plan: TrainingPlan, run: CommandsR
 
 
 def test_a_url_that_cannot_be_seen_is_told_and_no_sign_of_death(
-    plan: TrainingPlan, run: CommandsRun, monkeypatch: pytest.MonkeyPatch
+    plan: TrainingPlan, run: RunAtUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[dict[str, object]] = []
     follower = Follower(plan, heard.append)
@@ -163,7 +182,7 @@ def test_a_url_that_cannot_be_seen_is_told_and_no_sign_of_death(
     assert not follower.beats()
 
 
-def test_a_worker_whose_url_fails_tells_and_goes_on(plan: TrainingPlan, run: CommandsRun) -> None:
+def test_a_worker_whose_url_fails_tells_and_goes_on(plan: TrainingPlan, run: RunAtUrl) -> None:
     with worker_folder(plan, 0) as worker:
         FlakyFiles.broken = "the network is gone"
         write(worker.plan.folder, "latest.pt", "step 1")
@@ -194,24 +213,18 @@ def test_folders_of_workers_that_died_are_removed(plan: TrainingPlan, tmp_path: 
     assert list(base.iterdir()) == []
 
 
-def test_a_worker_of_a_command_that_lost_the_run_ends(plan: TrainingPlan, run: CommandsRun) -> None:
-    other = replace(plan, at_url=replace(plan.at_url, owner="another command"))  # type: ignore[type-var]
+def test_a_worker_of_a_command_that_lost_the_run_ends(plan: TrainingPlan, run: RunAtUrl) -> None:
+    stale = replace(plan, at_url=replace(plan.at_url, owner="another command"))  # type: ignore[type-var]
     with pytest.raises(Disowned, match=r"belongs to process \d+ on .*, not to the command that began this training"):
-        work(other)
-    with worker_folder(plan, 1) as worker:
-        card = read_card(worker._outbox.remote)
-        assert card is not None
-        worker._outbox.remote.write(json.dumps({**vars(card), "id": "another command"}).encode(), owner.OWNER)
-        append_events(worker.plan.folder, [(1.0, "something")], worker.plan.events_file)
-        wait_for(lambda: worker._outbox.lost)
-        with pytest.raises(Disowned):
-            worker.check()
-        for path in worker.plan.folder.iterdir():
-            path.unlink()
+        work(stale)
+    with pytest.raises(RemoteError, match="belongs to"), worker_folder(plan, 0) as worker:
+        lose(worker, run)
     assert there(run) == set()
+    with pytest.raises(Disowned), worker_folder(plan, 0):
+        pass
 
 
-def test_a_url_without_the_initial_student_is_one_line(plan: TrainingPlan, run: CommandsRun) -> None:
+def test_a_url_without_the_initial_student_is_one_line(plan: TrainingPlan, run: RunAtUrl) -> None:
     Remote(run.url, "--out").delete(*INITIAL.split("/"), "model.safetensors")
     with pytest.raises(RemoteError, match=f"has no {INITIAL}"):
         work(plan)
