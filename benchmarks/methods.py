@@ -121,8 +121,8 @@ def main() -> None:
     print_page(options, {kind: list(each) for kind, each in methods(only).items()}, results, ensembles)
 
 
-def kept(file: Path | None) -> dict[tuple[str, str, int], tuple[dict[str, float], float]]:
-    """What earlier calls have finished."""
+def kept(file: Path | None) -> dict[tuple[str, str, int], tuple[dict[str, float], float | None]]:
+    """What earlier calls have finished; None where the machine was not quiet."""
     lines = file.read_text(encoding="utf-8").splitlines() if file and file.is_file() else []
     found = [json.loads(line) for line in lines]
     return {(each["kind"], each["method"], each["seed"]): (each["accuracy"], each["cpu_ms"]) for each in found}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import itertools
+import math
 import statistics
 from importlib.metadata import version
 from typing import Any
@@ -41,7 +42,9 @@ def print_page(
         ]
 
     def ms(kind: str, method: str) -> float:
-        return min(results[kind, method, seed][1] for seed in seeds)  # the least disturbed
+        """The least disturbed; nan where none was measured."""
+        known = [value for seed in seeds if (value := results[kind, method, seed][1]) is not None]
+        return min(known, default=math.nan)
 
     plain, plain_ms = retention("plain", "kl"), ms("plain", "kl")
     together = ", ".join(f"{task} {value:.3f}" for task, value in ensembles.items())
@@ -72,7 +75,9 @@ def print_page(
                 if row_kind == kind and kind != "labels":
                     helped[word].append(f"`{name}`")
             label = {"alone": "student alone", "kl": "plain distillation"}.get(name, f"`{name}`")
-            print(f"| {label} | {' | '.join(accuracy)} | {spread(values)} | {verdict} | {ms(row_kind, name):.0f} |")
+            print(
+                f"| {label} | {' | '.join(accuracy)} | {spread(values)} | {verdict} | {in_words(ms(row_kind, name))} |"
+            )
         print()
     for word, names in helped.items():
         text = ", ".join(dict.fromkeys(names)) or "none"
@@ -88,13 +93,17 @@ def print_page(
     scalar = [
         ms("balancing", name) for name in ("uncertainty", "dwa", "rlw", "gls") if ("balancing", name, 0) in results
     ]
-    if gradient:
+    if gradient and not math.isnan(sum(gradient)):
         costs = (statistics.mean(scalar), statistics.mean(gradient), ms("balancing", "famo"))
         by_losses, by_gradients, famo = (f"{cost / plain_ms:.2f}" for cost in costs)
         print(
             f"Cost of balancing, against {plain_ms:.0f} ms of CPU a step with fixed weights: by losses {by_losses}, by "
             f"gradients {by_gradients}, `famo`, which looks twice, {famo}."
         )
+
+
+def in_words(ms: float) -> str:
+    return "–" if math.isnan(ms) else f"{ms:.0f}"
 
 
 def compared(differences: list[float]) -> tuple[str, str]:
