@@ -67,6 +67,11 @@ def submit(
             f"--out {out} is relative, and a job writes nothing here; give a whole path on storage of the cluster, "
             f"such as --out /shared/{out}"
         )
+    if out is not None and is_url(out) and space is not None:
+        raise ConfigError(
+            f"--out {out} is a URL, and the trials of a sweep share a folder; give a path that all nodes mount, such "
+            "as /shared/sweeps/mine"
+        )
     parcel = pack(loaded, space)
     words = ["tune", SPACE, *overrides] if space is not None else ["distill", CONFIG]
     words += [*options, *(["--out", str(out)] if out is not None else [])]

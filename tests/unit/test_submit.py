@@ -233,6 +233,7 @@ def test_an_installed_one_has_to_be_the_same_there(tmp_path: Path, monkeypatch: 
         ({"address": "127.0.0.1:6379"}, "is not one of a job server; give the dashboard's"),
         ({"address": "http://127.0.0.1:1"}, "no Ray job server answers at http://127.0.0.1:1"),
         ({"out": "runs/mine"}, "--out runs/mine is relative"),
+        ({"out": "s3://bucket/sweep", "space": {}}, "a URL, and the trials of a sweep share a folder"),
         ({"overrides": ["training.num_step=3"]}, "training.num_step"),
     ],
 )
