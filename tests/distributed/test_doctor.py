@@ -159,7 +159,7 @@ def test_a_token_that_is_asked_for(lab: Lab) -> None:
         right = doctor(lab, config, **ours)
         assert "✓ token: the cluster asks for one, and ours is right" in right.stdout
         assert TOKEN not in refused.stdout + wrong.stdout + right.stdout
-        distilled = lab.run("distill", config, "--out", lab.new("run"))
+        distilled = lab.run("distill", config, "distill.soft_labels=remote", "--out", lab.new("run"))
         assert distilled.code == 2 and "Traceback" not in distilled.stderr, distilled.stderr
 
 
