@@ -6,7 +6,7 @@ demo: $(READY)
 	.venv/bin/raydistill distill demo
 
 test: lint
-	.venv/bin/python -m pytest -n 2 --dist loadfile
+	.venv/bin/python -m pytest -n 2 --dist loadfile --durations 40
 
 lint: $(READY)
 	.venv/bin/ruff check .

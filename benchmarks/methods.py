@@ -4,11 +4,11 @@ The demo's three tasks, where the student sees a tenth of the labels and teacher
 of clothes and one more of language, worse ones, make ensembles. Every method trains the same student from the same
 start on the same rows, seed by seed; told are test retention (the student's accuracy over that of the teachers' mean
 logits, mean of the tasks), the difference to plain distillation (KL, mean of logits, fixed weights) seed by seed, and
-milliseconds of CPU a step, the least of all seeds. Two trainings run side by side, one thread each. Prints a page in
-Markdown. With `--keep FILE` every finished training is kept there, and a second call with the same settings does only
-what is missing.
+the CPU time of a step against that of a plain one, taken in turns. Two trainings run side by side, one thread each;
+costs are measured afterwards, alone. Prints a page in Markdown. With `--keep FILE` all that is finished is kept there,
+and a second call with the same settings does only what is missing.
 
-    python benchmarks/methods.py [--steps 300] [--seeds 3] [--keep FILE]
+    python benchmarks/methods.py [--steps 300] [--seeds 4] [--keep FILE]
                                  [--only losses,fusion,balancing,features,labels]
 """
 
@@ -22,34 +22,22 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peers.methods_page import print_page
+from peers.methods_trained import LAYER, Job, begin, cost, train
 
 if TYPE_CHECKING:
     from raydistill.commands.known import KnownTeachers
     from raydistill.config.models import Config
 
-LAYER = {"teacher": "resnet", "teacher_layer": "network.layer4", "student_layer": "trunk"}
 EXTRA = {  # worse teachers, so that there is something to choose
     "resnet-short": {"like": "resnet", "num_epochs": 1.0, "seed": 1},
     "resnet-hasty": {"like": "resnet", "num_epochs": 0.3, "seed": 2},
     "wav2vec2-short": {"like": "wav2vec2", "num_epochs": 2.0, "seed": 1},
 }
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training."""
-
-    kind: str
-    method: str
-    seed: int
-    arm: str
-    distill: dict[str, Any]
-    training: dict[str, Any]
 
 
 def methods(only: set[str]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -95,7 +83,7 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--rows", type=int, default=6_000, help="training rows of a task, at most")
     parser.add_argument("--only", default="losses,features,fusion,balancing,labels", help="kinds of method")
     parser.add_argument("--keep", type=Path, help="finished trainings, a line each")
@@ -105,7 +93,7 @@ def main() -> None:
     only = set(options.only.split(","))
     with tempfile.TemporaryDirectory() as folder:
         config, known, ensembles = taught(options)
-        results = kept(options.keep)
+        results, costs = kept(options.keep)
         jobs = [job for job in jobs_of(options) if (job.kind, job.method, job.seed) not in results]
         began = time.monotonic()
         spawn = multiprocessing.get_context("spawn")
@@ -114,25 +102,33 @@ def main() -> None:
             for done, future in enumerate(as_completed(waiting), start=1):
                 job = waiting[future]
                 results[job.kind, job.method, job.seed] = future.result()
-                keep(options.keep, job, *future.result())
+                keep(options.keep, job, seed=job.seed, accuracy=future.result())
                 left = (time.monotonic() - began) / done * (len(jobs) - done)
                 print(f"{done}/{len(jobs)} {job.kind} {job.method} {results[job.kind, job.method, job.seed]}, "
                       f"{left / 60:.0f} min left", file=sys.stderr, flush=True)  # fmt: skip
-    print_page(options, {kind: list(each) for kind, each in methods(only).items()}, results, ensembles)
+        begin(config, known, folder)
+        for index, job in enumerate(job for job in jobs_of(options) if job.seed == 0):
+            if (job.kind, job.method) not in costs:
+                costs[job.kind, job.method] = cost(job, len(jobs) + index)
+                keep(options.keep, job, cost=costs[job.kind, job.method])
+                print(
+                    f"cost of {job.kind} {job.method}: {costs[job.kind, job.method]:.2f}", file=sys.stderr, flush=True
+                )
+    print_page(options, {kind: list(each) for kind, each in methods(only).items()}, results, costs, ensembles)
 
 
-def kept(file: Path | None) -> dict[tuple[str, str, int], tuple[dict[str, float], float | None]]:
-    """What earlier calls have finished; None where the machine was not quiet."""
+def kept(file: Path | None) -> tuple[dict[tuple[str, str, int], dict[str, float]], dict[tuple[str, str], float]]:
+    """What earlier calls have finished: accuracies and costs."""
     lines = file.read_text(encoding="utf-8").splitlines() if file and file.is_file() else []
     found = [json.loads(line) for line in lines]
-    return {(each["kind"], each["method"], each["seed"]): (each["accuracy"], each["cpu_ms"]) for each in found}
+    results = {(each["kind"], each["method"], each["seed"]): each["accuracy"] for each in found if "accuracy" in each}
+    return results, {(each["kind"], each["method"]): each["cost"] for each in found if "cost" in each}
 
 
-def keep(file: Path | None, job: Job, accuracy: dict[str, float], cpu_ms: float) -> None:
+def keep(file: Path | None, job: Job, **found: object) -> None:
     if file:
-        line = {"kind": job.kind, "method": job.method, "seed": job.seed, "accuracy": accuracy, "cpu_ms": cpu_ms}
         with file.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
+            out.write(json.dumps({"kind": job.kind, "method": job.method, **found}) + "\n")
 
 
 def taught(options: argparse.Namespace) -> tuple[Config, KnownTeachers, dict[str, float]]:
@@ -181,77 +177,6 @@ def taught(options: argparse.Namespace) -> tuple[Config, KnownTeachers, dict[str
         ensembles = labels.ensemble_accuracy(data, "test")
     # The teachers themselves stay here: whoever wants features loads his own.
     return config, replace(known, ways={}), ensembles
-
-
-_here: tuple[Any, ...] = ()
-
-
-def begin(config: Config, known: KnownTeachers, folder: str) -> None:
-    """Of a process that trains."""
-    global _here
-    import torch
-
-    from raydistill.data.dataset import load_task_data
-
-    torch.set_num_threads(1)
-    cache = Path(config.cache_dir).expanduser()
-    _here = (
-        config,
-        known,
-        Path(folder),
-        {name: load_task_data(name, task, cache) for name, task in config.tasks.items()},
-    )
-
-
-def train(job: Job, index: int) -> tuple[dict[str, float], float]:
-    """Test accuracy by task, and milliseconds of CPU a step."""
-    from functools import partial
-
-    import torch
-    from filelock import FileLock
-
-    from raydistill.commands.experts import _load
-    from raydistill.commands.known import source_plan
-    from raydistill.commands.students import make_student
-    from raydistill.config.loader import load_config
-    from raydistill.student.model import Student
-    from raydistill.student.predicting import predict_split
-    from raydistill.training.checkpoint import BEST
-    from raydistill.training.loop import train_student
-    from raydistill.training.plan import TrainingPlan
-
-    base, known, folder, data = _here
-    content = base.model_dump(mode="json")
-    content["distill"].update(job.distill)
-    content["training"].update(job.training)
-    content["seed"] = job.seed
-    config = load_config(content)
-    initial = folder / f"initial-{job.seed}"
-    with FileLock(folder / "lock"):
-        if not initial.exists():
-            make_student(config, data, job.seed, initial)
-    label_names = {name: task.label_names for name, task in data.items()}
-    features = config.distill.features
-    ways = {"local": partial(_load, config, label_names)} if features else {}
-    shapes = {
-        name: known.feature_shapes["attention" if each.loss == "attention" else "hint"]
-        for name, each in features.items()
-    }
-    own = replace(known, ways=ways, feature_shapes=shapes)
-    run = folder / str(index)
-    taught = job.arm == "distilled"
-    plan = TrainingPlan(
-        config, job.arm, job.seed, initial, run, run / "tensorboard", known.ensemble_accuracy,
-        known.standings if taught else {}, source_plan(config, data, own) if taught else None, shapes,
-    )  # fmt: skip
-    began = time.process_time()
-    train_student(plan, data)
-    cpu_s = time.process_time() - began
-    student = Student.from_pretrained(str(initial))
-    student.load_state_dict(torch.load(run / BEST, weights_only=True))
-    said = {name: predict_split(student.eval(), name, task.test) for name, task in data.items()}
-    found = {name: student.tasks[name].metric(said[name], task.test.labels) for name, task in data.items()}
-    return found, cpu_s / config.training.num_steps * 1e3
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import itertools
-import math
 import statistics
 from importlib.metadata import version
 from typing import Any
@@ -14,17 +13,21 @@ from scipy.stats import t
 
 from raydistill.evaluation.assemble import machine
 
+BY_LOSSES = ("uncertainty", "dwa", "rlw", "gls")
+BY_GRADIENTS = ("pcgrad", "cagrad", "mgda", "nash_mtl", "aligned_mtl", "upgrad")
 SURE = 0.95  # of a difference that is called better or worse, by Student's t
 
 
 def print_page(
-    options: argparse.Namespace, kinds: dict[str, list[str]], results: dict[Any, Any], ensembles: dict[str, float]
-) -> None:
+    options: argparse.Namespace, kinds: dict[str, list[str]], results: dict[Any, Any], costs: dict[Any, float],
+    ensembles: dict[str, float],
+) -> None:  # fmt: skip
     """All tables.
 
     Args:
         kinds: names of methods.
-        results: by kind, method and seed: test accuracy by task, and milliseconds of CPU a step.
+        results: by kind, method and seed: test accuracy by task.
+        costs: of a step against a plain one, by kind and method.
         ensembles: test accuracy of the teachers' mean logits, by task.
     """
     print("## Measured\n")
@@ -37,21 +40,15 @@ def print_page(
 
     def retention(kind: str, method: str) -> list[float]:
         return [
-            statistics.mean(results[kind, method, seed][0][task] / ensembles[task] for task in ensembles)
-            for seed in seeds
+            statistics.mean(results[kind, method, seed][task] / ensembles[task] for task in ensembles) for seed in seeds
         ]
 
-    def ms(kind: str, method: str) -> float:
-        """The least disturbed; nan where none was measured."""
-        known = [value for seed in seeds if (value := results[kind, method, seed][1]) is not None]
-        return min(known, default=math.nan)
-
-    plain, plain_ms = retention("plain", "kl"), ms("plain", "kl")
+    plain = retention("plain", "kl")
     together = ", ".join(f"{task} {value:.3f}" for task, value in ensembles.items())
     print(f"Retention 1 is the teachers' mean logits: {together}.\n")
     if "labels" in options.only.split(","):
         kinds = {"labels": ["alone", "kl"], **kinds}
-    head = "| | " + " | ".join(ensembles) + " | retention | against plain distillation | CPU ms a step |\n"
+    head = "| | " + " | ".join(ensembles) + " | retention | against plain distillation | CPU of a step |\n"
     head += "|---|" + "--:|" * (len(ensembles) + 1) + "---|--:|"
     titles = {
         "losses": "Soft losses",
@@ -67,7 +64,7 @@ def print_page(
         rows = [("plain", "alone"), ("plain", "kl")] if kind != "labels" else []
         for row_kind, name in itertools.chain(rows, [(kind, name) for name in names]):
             values = retention(row_kind, name)
-            accuracy = [spread([results[row_kind, name, seed][0][task] for seed in seeds]) for task in ensembles]
+            accuracy = [spread([results[row_kind, name, seed][task] for seed in seeds]) for task in ensembles]
             verdict = ""
             if (row_kind, name) != ("plain", "kl"):
                 differences = [a - b for a, b in zip(values, plain, strict=True)]
@@ -75,9 +72,7 @@ def print_page(
                 if row_kind == kind and kind != "labels":
                     helped[word].append(f"`{name}`")
             label = {"alone": "student alone", "kl": "plain distillation"}.get(name, f"`{name}`")
-            print(
-                f"| {label} | {' | '.join(accuracy)} | {spread(values)} | {verdict} | {in_words(ms(row_kind, name))} |"
-            )
+            print(f"| {label} | {' | '.join(accuracy)} | {spread(values)} | {verdict} | {costs[row_kind, name]:.2f} |")
         print()
     for word, names in helped.items():
         text = ", ".join(dict.fromkeys(names)) or "none"
@@ -88,22 +83,18 @@ def print_page(
         f"{sum(sizes.values())} methods that changed nothing {(1 - SURE) * sum(sizes.values()):.1f} would count by "
         "chance.\n"
     )
-    gradient = [ms("balancing", name) for name in ("pcgrad", "cagrad", "mgda", "nash_mtl", "aligned_mtl", "upgrad")
-                if ("balancing", name, 0) in results]  # fmt: skip
-    scalar = [
-        ms("balancing", name) for name in ("uncertainty", "dwa", "rlw", "gls") if ("balancing", name, 0) in results
-    ]
-    if gradient and not math.isnan(sum(gradient)):
-        costs = (statistics.mean(scalar), statistics.mean(gradient), ms("balancing", "famo"))
-        by_losses, by_gradients, famo = (f"{cost / plain_ms:.2f}" for cost in costs)
-        print(
-            f"Cost of balancing, against {plain_ms:.0f} ms of CPU a step with fixed weights: by losses {by_losses}, by "
-            f"gradients {by_gradients}, `famo`, which looks twice, {famo}."
+    print(
+        "CPU of a step: against one of plain distillation, two steps of each in turns, 60 in all; plain against itself "
+        "shows how exact that is."
+    )
+    if "balancing" in kinds:
+        by_losses, by_gradients = (
+            statistics.mean(costs["balancing", name] for name in names) for names in (BY_LOSSES, BY_GRADIENTS)
         )
-
-
-def in_words(ms: float) -> str:
-    return "–" if math.isnan(ms) else f"{ms:.0f}"
+        print(
+            f"Balancing costs, on average: by losses {by_losses:.2f}, by gradients {by_gradients:.2f}, `famo`, which "
+            f"looks twice, {costs['balancing', 'famo']:.2f}."
+        )
 
 
 def compared(differences: list[float]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import secrets
 import sys
@@ -32,6 +33,7 @@ from raydistill.commands.checks.reaching import (
     read_token,
 )
 from raydistill.commands.checks.versions import check_versions, judge_imports, look_at_imports
+from raydistill.commands.in_job import RUNS
 from raydistill.commands.run_folder import run_path
 from raydistill.config.loader import load_config
 from raydistill.config.models import Config, RayConfig
@@ -58,7 +60,7 @@ def doctor(source: Source = None, overrides: Iterable[str] = (), out: str | Path
     Args:
         source: a config (whatever `raydistill.distill` takes); None: the defaults.
         overrides: `key=value` words, for a config.
-        out: run folder; default runs/NAME with the config's name.
+        out: run folder; default: the config's name in $RAYDISTILL_RUNS, or in runs/.
 
     Returns:
         All findings; a run would fail of those at `Level.ERROR`.
@@ -103,7 +105,9 @@ def doctor(source: Source = None, overrides: Iterable[str] = (), out: str | Path
 def _asked(source: Source, overrides: Iterable[str], out: str | Path | None) -> Asked:
     if source is None:
         cache, store, ray = Config.model_fields["cache_dir"].default, None, RayConfig()
-        run: str | Path = "runs" if out is None else out if is_url(out) else Path(out).expanduser()
+        if out is None:
+            out = os.environ.get(RUNS) or "runs"
+        run: str | Path = out if is_url(out) else Path(out).expanduser()
     else:
         # Not `as_config`, which loads torch.
         config = load_config(source.model_dump(mode="json") if isinstance(source, Config) else source, overrides)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +24,16 @@ from raydistill.planning.nodes import ACCELERATORS, GPU
 from raydistill.precision import autocast, cpu_has_bf16, use_bf16
 from raydistill.soft_labels.questions import claim
 from raydistill.soft_labels.store import LabelKey, LabelStore
+from raydistill.teachers.labelling import missing_batches
 from raydistill.teachers.teacher import Teacher, build_teacher, load_teacher
 from raydistill.timing import median_ms
 from raydistill.training.batches import plan_rows
 
 CALL_S = 0.5  # a teacher that needs longer for its rows is asked about fewer
-FEW, BATCHES = 8, 4  # rows of a first look; different micro-batches, for lengths differ
-LESSONS, KEPT = 2, 60  # steps of a teacher's own training; micro-batches that are kept for the moment
+FEW = 8  # rows of a first look
+BATCHES, LEAST = 32, 3  # different micro-batches, for lengths differ: at most and at least
+KEPT = 60  # micro-batches that are kept for the moment
+OTHER_BYTES = 2**26  # more than a processor's caches hold
 SIDE = 1024  # of the matrices that tell how fast a processor is
 
 
@@ -69,10 +72,10 @@ def probe_teacher(
     drawn = [sampler.micro_batch(number) for number in range(BATCHES)]
     asked = [task.train.views(each.rows, each.view) for each in drawn]
     keeping_s, reading_s = probe_store(len(drawn[0].rows), len(task.label_names))
-    rows = np.arange(min(settings.batch_size, len(task.train)))
-    first = next(iter(threads))
-    with torch_threads(threads[first]):
-        ahead = _answer(teacher, [task.train.views(rows, drawn[0].view)])
+    chunks = missing_batches(task.train, np.zeros(len(task.train), dtype=bool), settings.batch_size)
+    some = np.random.default_rng(0).permutation(len(chunks))[:BATCHES]  # they come by length
+    with torch_threads(next(iter(threads.values()))):
+        ahead = _answer(teacher, [task.train.views(chunks[each], drawn[0].view) for each in some])
     answers = {}
     for way, count in threads.items():
         with torch_threads(count):
@@ -90,9 +93,11 @@ def probe_store(num_rows: int, num_classes: int) -> tuple[float, float]:
         table = LabelStore(Path(folder)).table(LabelKey("probe", "rows", 0), num_rows * KEPT, num_classes)
         order = np.random.default_rng(0).permutation(num_rows * KEPT).reshape(KEPT, num_rows)
         logits = np.zeros((num_rows, num_classes), np.float16)
+        other = np.ones(OTHER_BYTES, np.uint8)
         keeping, reading = [], []
         try:
             for rows in order:
+                other.sum()  # as a student's step does, it leaves none of this in the processor's caches
                 began = time.perf_counter()
                 table.known(rows)
                 claim(table, rows)
@@ -108,18 +113,17 @@ def probe_store(num_rows: int, num_classes: int) -> tuple[float, float]:
 
 
 def _answer(teacher: Teacher, batches: list[ViewBatch]) -> Work:
-    """One request of as many rows as the first of these has."""
+    """A request of as many rows as the largest of these."""
+    rows = max(len(each) for each in batches)
     few = batches[0].take(np.arange(min(FEW, len(batches[0]))))
     teacher.logits(few)
     began = time.perf_counter()
     teacher.logits(few)
-    row_s = (time.perf_counter() - began) / len(few)
-    fewer = [each.take(np.arange(min(len(each), max(FEW, int(CALL_S / row_s))))) for each in batches]
-    cycle = itertools.cycle(fewer)
-    answered = timed(lambda: teacher.logits(next(cycle)))
-    host_s = median_ms(lambda: teacher.network.prepare(next(cycle)), budget_s=0.2) / 1e3
-    scale = len(batches[0]) / len(fewer[0])
-    return work(len(batches[0]), scale * answered.seconds, scale * host_s, answered.cores)
+    most = max(FEW, int(CALL_S * len(few) / (time.perf_counter() - began)))
+    fewer = [each.take(np.arange(min(len(each), most))) for each in batches]
+    answered = timed([(len(each), partial(teacher.logits, each)) for each in fewer])
+    host = timed([(len(each), partial(teacher.network.prepare, each)) for each in fewer], budget_s=0.3)
+    return work(rows, rows * answered.row_s, rows * host.row_s, answered.cores)
 
 
 def _lesson(teacher: Teacher, task: TaskData, settings: TeachConfig) -> Work:
@@ -140,24 +144,31 @@ def _lesson(teacher: Teacher, task: TaskData, settings: TeachConfig) -> Work:
         optimizer.zero_grad(set_to_none=True)
         loss.item()
 
-    answered = timed(step, budget_s=0.0, most=LESSONS)
-    host_s = median_ms(lambda: teacher.network.prepare(views), budget_s=0.1) / 1e3
-    return work(len(views), answered.seconds, host_s, answered.cores)
+    rows = len(views)
+    answered = timed([(rows, step)] * LEAST)
+    host = timed([(rows, partial(teacher.network.prepare, views))] * LEAST)
+    return work(rows, rows * answered.row_s, rows * host.row_s, answered.cores)
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds of a call, and the cores that it kept busy."""
+    """Seconds of a row, and the cores that it kept busy."""
 
-    seconds: float
+    row_s: float
     cores: float
 
 
-def timed(call: Callable[[], object], budget_s: float = 0.5, most: int = 30) -> Timed:
-    """See `median_ms`."""
-    began, busy = time.perf_counter(), time.process_time()
-    seconds = median_ms(call, budget_s, most) / 1e3
-    return Timed(seconds, (time.process_time() - busy) / (time.perf_counter() - began))
+def timed(calls: Sequence[tuple[int, Callable[[], object]]], budget_s: float = 1.5) -> Timed:
+    """The mean over calls of so many rows that are not alike, each once, as far as the time goes; three at least."""
+    calls[0][1]()
+    began, busy, rows = time.perf_counter(), time.process_time(), 0
+    for number, (count, call) in enumerate(calls):
+        if number >= LEAST and time.perf_counter() - began > budget_s:
+            break
+        call()
+        rows += count
+    seconds = time.perf_counter() - began
+    return Timed(seconds / rows, (time.process_time() - busy) / seconds)
 
 
 def work(rows: int, seconds: float, host_s: float, cores: float) -> Work:

@@ -10,9 +10,10 @@ from raydistill.planning.demand import STUDENT
 from raydistill.planning.measured import Work
 from raydistill.planning.room import Spot
 
-CLIENT_S = 0.57e-3  # of the student's own time that a question to an actor costs: benchmarks/results/scale_out.txt
-CLIENT_BUSY_S = 0.9e-3  # of the cores there, with the threads that send and receive
-REPLICA_S = 0.9e-3  # that a replica spends on one beside its answer: the same
+# Between what two machines showed (0.6 and 0.9 ms, 0.9 and 2.6 ms): see scale_out.txt in benchmarks/results.
+CLIENT_S = 0.8e-3  # of the student's own time that a question to an actor costs
+REPLICA_S = 1.5e-3  # that a replica spends on one beside its answer
+FULL = 0.9  # of a node's cores: from here on those who share them are in each other's way
 SAME = 1.02  # bounds that are this close are one
 CORES, DEVICE, TURNS = "shared cores", "a shared GPU", "taking turns"
 WINDOW = "window of "
@@ -76,7 +77,7 @@ def steady_remote(
     step_s = student.parts * max(student.work.seconds(server.speed) + beside_s for server in student.servers)
     loads = _Loads(cores)
     for server in student.servers:
-        loads.add(server, student.work, student.parts, CLIENT_BUSY_S * len(teachers) + store_s)
+        loads.add(server, student.work, student.parts, CLIENT_S * len(teachers) + store_s)
     bounds = {STUDENT: 1 / step_s}
     for teacher in teachers:
         share = missing[teacher.name]
@@ -157,8 +158,8 @@ class _Loads:
 
     def __init__(self, cores: Sequence[float]) -> None:
         self._cores = cores
-        self._busy: dict[int, float] = {}
-        self._gpus: dict[tuple[int, int], float] = {}
+        self._busy: dict[int, list[float]] = {}
+        self._gpus: dict[tuple[int, int], list[float]] = {}
 
     def add(self, server: Server, work: Work, calls: float, beside_s: float, share: float = 1.0) -> None:
         """So many calls, each with `beside_s` seconds of one core for itself."""
@@ -166,14 +167,15 @@ class _Loads:
         if node is None:
             return
         busy_s = calls * (work.cores * work.seconds(server.speed, share) + beside_s)
-        self._busy[node] = self._busy.get(node, 0.0) + busy_s
+        self._busy.setdefault(node, []).append(busy_s)
         for gpu in server.spot.gpus:
-            seconds = calls * share * work.device_s / server.speed
-            self._gpus[node, gpu] = self._gpus.get((node, gpu), 0.0) + seconds
+            self._gpus.setdefault((node, gpu), []).append(calls * share * work.device_s / server.speed)
 
     def bounds(self) -> dict[str, float]:
-        cores = [self._cores[node] / busy for node, busy in self._busy.items() if busy and self._cores[node]]
-        gpus = [1 / busy for busy in self._gpus.values() if busy]
+        """Times a second that there is room for all this; of what one has for itself its own time says enough."""
+        shared = {node: sum(busy) for node, busy in self._busy.items() if len(busy) > 1}
+        cores = [FULL * self._cores[node] / busy_s for node, busy_s in shared.items() if busy_s and self._cores[node]]
+        gpus = [1 / sum(busy) for busy in self._gpus.values() if len(busy) > 1 and sum(busy) > 0]
         return {name: min(each) for name, each in ((CORES, cores), (DEVICE, gpus)) if each}
 
 

@@ -105,7 +105,8 @@ def train_student(
     left = False
     objective.train()
     if state.step and rank == 0:
-        hand_on([(time.time(), f"went on from step {state.step}")], plan, on_log)
+        workers = f" with {num_ranks} of {num_parts(config)} workers" if num_parts(config) > 1 else ""
+        hand_on([(time.time(), f"went on from step {state.step}{workers}")], plan, on_log)
     try:
         first = state.step * micro_per_step
         views = maker.views(range(first, training.num_steps * micro_per_step))

@@ -1,4 +1,4 @@
-"""Machines that go while a student trains: what is lost are steps since the last checkpoint, never the run."""
+"""Machines that come and go while a student trains: what is lost are steps since a checkpoint, never the run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,13 @@ class Machines:
             for key, value in lab.environment(self.gate).items():
                 patch.setenv(key, value)
             self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-            self.nodes = [self.cluster.add_node(num_cpus=1, resources={"student": 1}) for _ in range(count)]
+            self.nodes: list[Any] = []
+            for _ in range(count):
+                self.add()
+
+    def add(self) -> None:
+        """A node more."""
+        self.nodes.append(self.cluster.add_node(num_cpus=1, resources={"student": 1}))
 
     def start(self, config: Path, out: Path, *words: str) -> subprocess.Popen[str]:
         """`distill`, in a process of its own."""
@@ -120,6 +126,33 @@ def test_a_lost_training_node_costs_the_steps_since_the_checkpoint(
         there.lose(there.node_of(victim))
         there.gate.open()
         assert_went_on(finish(command, 300), out, step=4)
+    assert_same_student(out, undisturbed)
+
+
+def test_a_node_that_comes_while_a_student_trains_is_used(lab: Lab, undisturbed: Path) -> None:
+    """Ray Train looks for room once a minute."""
+    with machines(lab, 1) as there:
+        out = lab.new("run")
+        there.gate.close(ROWS, after=10)  # two parts a step: the only worker stops in the sixth; two never get there
+        command = there.start(config_of(lab, undisturbed, min_workers=1), out)
+        wait_until(there.gate.waiting, 300)
+        there.add()
+        done = finish(command, 300)
+        assert_went_on(done, out, step=4)
+        assert "went on from step 4 with 2 of 2 workers" in done.stderr
+    assert_same_student(out, undisturbed)
+
+
+def test_a_killed_driver_leaves_room_for_the_next_one(lab: Lab, undisturbed: Path) -> None:
+    with machines(lab, 2) as there:
+        out, config = lab.new("run"), config_of(lab, undisturbed)
+        there.gate.close(ROWS, after=6)
+        command = there.start(config, out)
+        wait_until(there.gate.waiting, 300)
+        command.kill()
+        finish(command, 30)
+        there.gate.open()
+        assert_went_on(finish(there.start(config, out), 300), out, step=4)
     assert_same_student(out, undisturbed)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from ray_heads import TOKEN, Head, ray_head
-from small_runs import ROWS_WHEN_DISTILLED, Lab, assert_refused, finish, report_of, teacher, wait_until
+from small_runs import ROWS_WHEN_DISTILLED, Lab, assert_refused, differing, finish, report_of, teacher, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -120,6 +120,7 @@ def test_a_stopped_job_goes_on_when_it_is_submitted_again(head: Head, lab: Lab) 
     again = head.run(*words)
     assert again.code == 0, again.stdout + again.stderr
     assert any("went on from step 4" in event["what"] for event in report_of(out)["events"])
+    assert max(differing(out, lab.distilled(config)).values(), default=0.0) < 1e-4  # of the one that was never a job
 
 
 def test_a_sweep_runs_there(head: Head, home: Path, lab: Lab) -> None:

@@ -21,8 +21,10 @@ def paths(lab: Lab) -> set[str]:
 
 def test_a_run_is_planned_without_being_begun(lab: Lab) -> None:
     placed = {"num_cpus": 1, "num_gpus": 0.5}
+    expert = teacher(placement=placed, min_replicas=2, max_replicas=4)
+    expert["train"]["num_epochs"] = 7  # one that no other test of this lab has trained
     config = lab.config(
-        teachers={"expert": teacher(placement=placed, min_replicas=2, max_replicas=4)},
+        teachers={"expert": expert},
         training={"num_steps": 200, "batch_size": 20, "num_workers": 2, "placement": {"num_cpus": 2, "num_gpus": 1}},
         distill={"soft_labels": "remote"},
     )

@@ -16,9 +16,9 @@ from raydistill.planning.fit import Fit, fit
 from raydistill.planning.measured import Measured, MeasuredTeacher, Speeds, Work, parse_speeds
 from raydistill.planning.nodes import Node, nodes_of_ray, parse_nodes, summary
 from raydistill.planning.rates import (
-    CLIENT_BUSY_S,
     CLIENT_S,
     CORES,
+    FULL,
     REPLICA_S,
     TURNS,
     WINDOW,
@@ -236,8 +236,8 @@ def test_what_the_student_spends_on_the_store_is_its_own_time() -> None:
 def test_shared_cores_add_up() -> None:
     # Both want all cores of the machine all the time: 1/(1/S + 1/T).
     both = together(0.03, crew("a", 0.06, cores=2.0), cores=2.0)
-    busy_s = 2 * (0.03 + 0.06) + CLIENT_BUSY_S + REPLICA_S
-    assert (both.bound, both.steps_per_s) == (CORES, pytest.approx(2 / busy_s))
+    busy_s = 2 * (0.03 + 0.06) + CLIENT_S + REPLICA_S
+    assert (both.bound, both.steps_per_s) == (CORES, pytest.approx(FULL * 2 / busy_s))
     # A core each: they are not in each other's way.
     assert together(0.06, crew("a", 0.03, cores=1.0), cores=1.0).bound == STUDENT
 
@@ -265,7 +265,7 @@ def test_asking_ahead_takes_as_long_as_the_slowest_or_as_the_cores_that_all_shar
     seconds, who = ahead([crew("a", 0.1), crew("b", 0.05)], rows, windows, [2.0], "remote")
     assert (who, seconds) == ("a", pytest.approx(10 * (0.1 + REPLICA_S)))
     seconds, who = ahead([crew("a", 0.1, cores=2.0), crew("b", 0.1, cores=2.0)], rows, windows, [2.0], "remote")
-    assert (who, seconds) == (CORES, pytest.approx(2.0, rel=0.01))
+    assert (who, seconds) == (CORES, pytest.approx(2.0 / FULL, rel=0.02))
     assert ahead([crew("a", 0.1), crew("b", 0.05)], rows, windows, [2.0], "local")[0] == pytest.approx(1.5)
 
 
