@@ -6,7 +6,7 @@ many replicas give that do nothing but wait. CPU is in cores, memory is resident
 replicas is killed at once: told is when the supervisor has noticed the last of them, when all are replaced, what the
 students got meanwhile, and that no answer was lost.
 
-    python benchmarks/cluster_scale.py [--nodes 32] [--replicas 32 64 128 256] [--students 8] [--seconds 20]
+    python benchmarks/cluster_scale.py [--nodes 32] [--replicas 32 64 128 256] [--students 8] [--seconds 30]
 """
 
 from __future__ import annotations
@@ -31,11 +31,20 @@ from peers.waiting import TEACHER, joined, request, start_supervisor, waiting_co
 from ray.cluster_utils import Cluster
 
 from raydistill.config.models import Config
+from raydistill.evaluation.assemble import machine
 from raydistill.soft_labels.source import Pending
 
 MIB = 2**20
 NODE_RESOURCE = "teacher_node"
 STARTED_WITHIN_S = 900.0  # hundreds of processes on few cores
+OF_MANY_NODES = {  # what Ray does for each node would else be most of what the one machine does
+    "RAY_worker_maximum_startup_concurrency": "1",
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_memory_monitor_refresh_ms": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+    "RAY_metrics_report_interval_ms": "60000",
+    "MALLOC_ARENA_MAX": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -59,19 +68,18 @@ class Student:
     def pid(self) -> int:
         return os.getpid()
 
-    def ask_for(self, seconds: float) -> tuple[int, int, list[float]]:
-        """Samples, failed answers, and when each answer came, in seconds since the epoch."""
-        answers, wrong, times = 0, 0, list[float]()
+    def ask_for(self, seconds: float) -> tuple[int, list[float]]:
+        """Wrong answers, and when each answer came, in seconds since the epoch."""
+        wrong, times = 0, list[float]()
         ends = time.time() + seconds
         while len(self._pending) < self._ahead:
             self._pending.append(self._client.ask(TEACHER, self._views))
         while time.time() < ends:
             answer = self._pending.popleft().result()
             wrong += answer.logits.shape[0] != self._rows
-            answers += 1
             times.append(time.time())
             self._pending.append(self._client.ask(TEACHER, self._views))
-        return answers * self._rows, wrong, times
+        return wrong, times
 
     def close(self) -> None:
         for asked in self._pending:
@@ -117,12 +125,13 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=32)
     parser.add_argument("--replicas", type=int, nargs="+", default=[32, 64, 128, 256])
     parser.add_argument("--students", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of a stage")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of a stage")
     parser.add_argument("--rows", type=int, default=64, help="of a request")
     parser.add_argument("--wait-ms", type=float, default=1_000.0)
     parser.add_argument("--killed", type=float, default=0.1, help="share of the replicas, in the last stage")
     options = parser.parse_args()
-    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "4")
+    for name, value in OF_MANY_NODES.items():
+        os.environ.setdefault(name, value)
     most = max(options.replicas)
     each = -(-most // options.nodes)
     cluster = Cluster(
@@ -157,13 +166,15 @@ def measure(options: argparse.Namespace) -> None:
         before, began = watched.cores_s(), time.time()
         got = ray.get([student.ask_for.remote(options.seconds) for student in students])
         took_s, after = time.time() - began, watched.cores_s()
-        assert not any(wrong for _, wrong, _ in got)
-        rate = sum(samples for samples, _, _ in got) / took_s
+        assert not any(wrong for wrong, _ in got)
+        # Without the first answers, which were on their way before.
+        since = began + 2 * options.wait_ms / 1e3
+        times = [moment for _, each in got for moment in each if since <= moment < began + options.seconds]
+        rate = len(times) * options.rows / (began + options.seconds - since)
         cores = {name: (after[name] - before[name]) / took_s for name in after}
         stages.append(Stage(replicas, rate, cores, watched.memory()))
-        say(f"{replicas} replicas: {rate:,.0f} samples/s")
-    kill = killed(options, supervisor, students)
-    report(options, stages, kill)
+        show(options, stages)
+    summary(stages, killed(options, supervisor, students))
 
 
 def config_of(options: argparse.Namespace, replicas: int) -> Config:
@@ -190,13 +201,14 @@ def killed(options: argparse.Namespace, supervisor: Any, students: list[Any]) ->
     before = pids(supervisor)
     victims = set(random.Random(0).sample(before, max(1, int(options.killed * len(before)))))
     seconds = max(60.0, options.seconds)
+    calm_s = 2 * options.wait_ms / 1e3
     asking = [student.ask_for.remote(seconds) for student in students]
-    time.sleep(5.0)
+    time.sleep(calm_s + options.wait_ms / 1e3)
     at = time.time()
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
     noticed_s = replaced_s = float("nan")
-    while time.time() < at + seconds - 6.0:
+    while time.time() < at + seconds - calm_s - 6.0:
         now = pids(supervisor)
         if noticed_s != noticed_s and not victims.intersection(now):
             noticed_s = time.time() - at
@@ -205,30 +217,32 @@ def killed(options: argparse.Namespace, supervisor: Any, students: list[Any]) ->
             break
         time.sleep(0.05)
     got = ray.get(asking)
-    times = sorted(moment for _, _, each in got for moment in each)
+    times = sorted(moment for _, each in got for moment in each)
     during = sum(at <= moment < at + replaced_s for moment in times) * options.rows / replaced_s
-    calm = sum(at - 3.0 <= moment < at for moment in times) * options.rows / 3.0
+    calm = sum(at - calm_s <= moment < at for moment in times) * options.rows / calm_s
     gap = max(later - earlier for earlier, later in itertools.pairwise(times))
     return {"killed": len(victims), "noticed_s": noticed_s, "replaced_s": replaced_s, "calm": calm, "during": during,
-            "gap_s": gap, "wrong": sum(wrong for _, wrong, _ in got)}  # fmt: skip
+            "gap_s": gap, "wrong": sum(wrong for wrong, _ in got)}  # fmt: skip
 
 
-def report(options: argparse.Namespace, stages: list[Stage], kill: dict[str, float]) -> None:
-    from raydistill.evaluation.assemble import machine
+def show(options: argparse.Namespace, stages: list[Stage]) -> None:
+    """The last stage, as soon as it is measured."""
+    stage = stages[-1]
+    if len(stages) == 1:
+        print(f"{date.today()}, {machine()}; ray {version('ray')}")
+        print(
+            f"{options.nodes} logical nodes on this machine, {options.students} students, {options.seconds:g} s a "
+            f"stage, requests of {options.rows} rows, {options.wait_ms:g} ms each\n"
+        )
+        print(f"{'replicas':>8}{'samples/s':>11}{'÷ ideal':>9}  cores:" + "".join(f"{name:>12}" for name in stage.cores)
+              + "   MiB:" + "".join(f"{name:>12}" for name in stage.memory))  # fmt: skip
+    ideal = stage.replicas * options.rows / (options.wait_ms / 1e3)
+    print(f"{stage.replicas:8}{stage.samples_per_s:11,.0f}{stage.samples_per_s / ideal:9.3f}        "
+          + "".join(f"{cores:12.3f}" for cores in stage.cores.values()) + "       "
+          + "".join(f"{mib:12,.0f}" for mib in stage.memory.values()), flush=True)  # fmt: skip
 
-    print(f"{date.today()}, {machine()}; ray {version('ray')}")
-    print(
-        f"{options.nodes} logical nodes on this machine, {options.students} students, {options.seconds:g} s a stage, "
-        f"requests of {options.rows} rows, {options.wait_ms:g} ms each\n"
-    )
-    cores, memory = list(stages[0].cores), list(stages[0].memory)
-    print(f"{'replicas':>8}{'samples/s':>11}{'÷ ideal':>9}  cores:" + "".join(f"{name:>12}" for name in cores)
-          + "   MiB:" + "".join(f"{name:>12}" for name in memory))  # fmt: skip
-    for stage in stages:
-        ideal = stage.replicas * options.rows / (options.wait_ms / 1e3)
-        print(f"{stage.replicas:8}{stage.samples_per_s:11,.0f}{stage.samples_per_s / ideal:9.3f}        "
-              + "".join(f"{stage.cores[name]:12.3f}" for name in cores) + "       "
-              + "".join(f"{stage.memory[name]:12,.0f}" for name in memory))  # fmt: skip
+
+def summary(stages: list[Stage], kill: dict[str, float]) -> None:
     first, last = stages[0], stages[-1]
     grown = {name: (last.memory[name] - first.memory[name]) * 1024 for name in ("driver", "supervisor", "a student")}
     more = max(1, last.replicas - first.replicas)

@@ -24,13 +24,12 @@ from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
-import ray
 from numpy.typing import NDArray
 from peers.neighbours import busy_s
+from peers.waiting import NUM_CLASSES, spend, start_supervisor
 
 import raydistill
 from raydistill.commands.cluster import cluster
@@ -46,15 +45,10 @@ from raydistill.soft_labels.stream import LabelStream
 from raydistill.soft_labels.tables import RunTables, TaughtSplit
 from raydistill.teachers.pool.canary import canary_views
 from raydistill.teachers.pool.client import PoolClient
-from raydistill.teachers.pool.launcher import RayLauncher
-from raydistill.teachers.pool.messages import Loaded, PoolSpec
-from raydistill.teachers.pool.names import NAMESPACE, SUPERVISOR
-from raydistill.teachers.pool.placement import placement_options, shared_actor
-from raydistill.teachers.pool.replica import CONTROL, TeacherReplica
-from raydistill.teachers.pool.supervisor import SupervisorActor
+from raydistill.teachers.pool.messages import PoolSpec
 from raydistill.timing import median_ms
 
-TARGET, SIDE, NUM_CLASSES, STARTED_S, WARM = 0.15, 8, 10, 400.0, 8
+TARGET, SIDE, STARTED_S, WARM = 0.15, 8, 400.0, 8
 QUIET = 0.1  # of the machine that others may take
 
 
@@ -103,48 +97,6 @@ CASES = [
 ]
 
 
-def spend(seconds: float, computes: bool) -> None:
-    if not computes:
-        time.sleep(seconds)
-        return
-    began = time.thread_time()
-    while time.thread_time() - began < seconds:
-        pass
-
-
-class WaitingTeacher:
-    def __init__(self, row_s: float, computes: bool) -> None:
-        self._row_s, self._computes = row_s, computes
-
-    def logits(self, views: ViewBatch) -> NDArray[np.float16]:
-        spend(self._row_s * len(views), self._computes)
-        return np.zeros((len(views), NUM_CLASSES), np.float16)
-
-    def answer(self, views: ViewBatch, layers: object = ()) -> tuple[NDArray[np.float16], dict[Any, Any]]:
-        return self.logits(views), {}
-
-
-class WaitingReplica(TeacherReplica):
-    def _load(self) -> Loaded:
-        options = self._spec.settings.options
-        teacher: Any = WaitingTeacher(options["row_s"], options["computes"])
-        self._teacher = teacher
-        return Loaded({"fingerprint": self._spec.teacher, "pid": os.getpid()}, teacher.logits(self._spec.canary))
-
-
-class WaitingLauncher(RayLauncher):
-    def start(self, spec: PoolSpec, name: str) -> Any:
-        replica: Any = ray.remote(concurrency_groups={CONTROL: 1}, max_restarts=0, max_task_retries=0)(WaitingReplica)
-        replica.options(**(shared_actor(name) | placement_options(spec.settings.placement))).remote(spec)
-        return ray.get_actor(name, namespace=NAMESPACE)
-
-
-class WaitingSupervisor(SupervisorActor):
-    def __init__(self) -> None:
-        super().__init__()
-        self._launcher = WaitingLauncher()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
@@ -157,8 +109,7 @@ def main() -> None:
     cases = [case for case in CASES if not options.only or options.only in case.name]
     found = []
     with tempfile.TemporaryDirectory() as folder, cluster(config_of(cases[0], Path(folder))):
-        actor: Any = ray.remote(WaitingSupervisor)
-        actor.options(**shared_actor(SUPERVISOR), num_cpus=0, max_concurrency=1).remote()
+        start_supervisor()
         for number, case in enumerate(cases):
             predicted = prediction(case, options.rows)
             config = config_of(case, Path(folder) / str(number))

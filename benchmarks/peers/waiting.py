@@ -16,10 +16,9 @@ from raydistill.config.models import Config
 from raydistill.data.batch import ViewBatch
 from raydistill.teachers.pool.canary import canary_views
 from raydistill.teachers.pool.client import PoolClient
-from raydistill.teachers.pool.finding import THREADS
 from raydistill.teachers.pool.launcher import RayLauncher
 from raydistill.teachers.pool.messages import Loaded, PoolSpec
-from raydistill.teachers.pool.names import SUPERVISOR
+from raydistill.teachers.pool.names import NAMESPACE, SUPERVISOR
 from raydistill.teachers.pool.placement import placement_options, shared_actor
 from raydistill.teachers.pool.replica import CONTROL, TeacherReplica
 from raydistill.teachers.pool.supervisor import SupervisorActor
@@ -28,28 +27,42 @@ TASK, TEACHER, SIDE, NUM_CLASSES = "pictures", "waiting", 28, 10
 STARTED_WITHIN_S = 180.0
 
 
+def spend(seconds: float, computes: bool = False) -> None:
+    """Wait, or keep a core busy for as long."""
+    if not computes:
+        time.sleep(seconds)
+        return
+    began = time.thread_time()
+    while time.thread_time() - began < seconds:
+        pass
+
+
 class WaitingTeacher:
     """Answers zeros after a while. No torch: a process with it takes four times as much memory."""
 
-    def __init__(self, wait_s: float) -> None:
-        self._wait_s = wait_s
+    def __init__(self, wait_s: float = 0.0, row_s: float = 0.0, computes: bool = False) -> None:
+        self._wait_s, self._row_s, self._computes = wait_s, row_s, computes
 
     def logits(self, views: ViewBatch) -> NDArray[np.float16]:
-        time.sleep(self._wait_s)
+        spend(self._wait_s + self._row_s * len(views), self._computes)
         return np.zeros((len(views), NUM_CLASSES), np.float16)
+
+    def answer(self, views: ViewBatch, layers: object = ()) -> tuple[NDArray[np.float16], dict[Any, Any]]:
+        return self.logits(views), {}
 
 
 class WaitingReplica(TeacherReplica):
     def _load(self) -> Loaded:
-        teacher: Any = WaitingTeacher(self._spec.settings.options["wait_s"])
+        teacher: Any = WaitingTeacher(**self._spec.settings.options)
         self._teacher = teacher
-        return Loaded({"fingerprint": TEACHER, "pid": os.getpid()}, teacher.logits(self._spec.canary))
+        return Loaded({"fingerprint": self._spec.teacher, "pid": os.getpid()}, teacher.logits(self._spec.canary))
 
 
 class WaitingLauncher(RayLauncher):
     def start(self, spec: PoolSpec, name: str) -> Any:
         replica: Any = ray.remote(concurrency_groups={CONTROL: 1}, max_restarts=0, max_task_retries=0)(WaitingReplica)
-        return replica.options(**(shared_actor(name) | placement_options(spec.settings.placement))).remote(spec)
+        replica.options(**(shared_actor(name) | placement_options(spec.settings.placement))).remote(spec)
+        return ray.get_actor(name, namespace=NAMESPACE)
 
 
 class WaitingSupervisor(SupervisorActor):
@@ -62,9 +75,10 @@ class WaitingSupervisor(SupervisorActor):
 
 
 def start_supervisor() -> Any:
-    """Who comes first makes it: all others find this one by its name."""
+    """Who comes first makes it: all others find this one by its name. On the head, as the real one."""
     actor: Any = ray.remote(WaitingSupervisor)
-    return actor.options(**shared_actor(SUPERVISOR), num_cpus=0, max_concurrency=THREADS).remote()
+    head = {"node:__internal_head__": 0.001}
+    return actor.options(**shared_actor(SUPERVISOR), num_cpus=0, resources=head, max_concurrency=1).remote()
 
 
 def waiting_config(wait_s: float, replicas: int) -> Config:

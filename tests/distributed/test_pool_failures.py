@@ -273,7 +273,7 @@ def test_a_supervisor_that_comes_up_slowly_is_waited_for(tmp_path: Path, monkeyp
 
     ray.kill(supervisor())
     monkeypatch.setattr(membership, "REPLY_S", 0.05)
-    monkeypatch.setattr(membership, "SILENT_WHILE_STARVING_S", 0.05)
+    monkeypatch.setattr(membership, "SILENT_S", 0.05)
     monkeypatch.setattr("raydistill.teachers.pool.opening.LOAD_LEAST_S", 30.0)
     with pooled(pool_config(tmp_path, "one", timeout_s=5), 1) as (_, client):
         assert_right(stream(client, 3, 1, {}), pool_config(tmp_path, "one"))

@@ -19,7 +19,7 @@ from raydistill.commands.teachers import list_teachers, stop_teachers
 from raydistill.errors import TeacherError, TeacherGone
 from raydistill.teachers.pool.launcher import RayLauncher
 from raydistill.teachers.pool.names import ANY_REPLICA_PREFIX, REPLICA_PREFIX, SUPERVISOR_PREFIX, new_replica_name
-from raydistill.teachers.pool.opening import open_pools
+from raydistill.teachers.pool.opening import Pools, open_pools
 from raydistill.teachers.pool.placement import shared_actor
 from raydistill.teachers.teacher import load_teacher
 
@@ -85,6 +85,25 @@ def test_runs_with_the_same_teacher_share_it(tmp_path: Path) -> None:
         first.client().ask("one", pictures(5)).result()
     wait_until(lambda: not replicas(), 5)
     assert pool_teachers.passes(tmp_path / "one") == [5, 5, 5]
+
+
+def test_students_begin_with_replicas_of_their_own(tmp_path: Path) -> None:
+    config = pool_config(tmp_path, "one", min_replicas=2)
+    with open_pools(config, NAMES, nothing) as first, open_pools(config, NAMES, nothing) as second:
+        wait_until(lambda: all(pools.labeller.link("one").num_serving == 2 for pools in (first, second)), 30)
+        one, other = asked_by_now(first)
+        for pools, count in ((first, 5), (second, 7)):
+            for _ in range(count):  # one at a time: none ever owes it less than another one
+                pools.labeller.ask("one", pictures(3)).result()
+        wait_until(lambda: sum(asked_by_now(first)) == one + other + 12, 20)
+        assert asked_by_now(first) == [one + 5, other + 7]
+
+
+def asked_by_now(pools: Pools) -> list[int]:
+    """Requests that each replica was done with, as its student's view has it."""
+    view = pools.labeller.link("one").view
+    assert view is not None
+    return [view.ended.get(name, 0) for name, _ in view.replicas]
 
 
 def test_teachers_have_devices_of_their_own(tmp_path: Path) -> None:

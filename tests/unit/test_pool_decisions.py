@@ -57,10 +57,11 @@ class Actors:
         self.all.append(Actor(name, **self.next))
         return self.all[-1]
 
-    def find(self, prefix: str) -> dict[str, Actor]:
+    def find(self, prefix: str, known: tuple[str, ...] = ()) -> dict[str, Actor]:
         if self.breaks is not None and self.breaks.startswith(prefix):
             raise RuntimeError("Ray's head is away")
-        return {actor.name: actor for actor in self.all if actor.alive and actor.name.startswith(prefix)}
+        names = {actor.name: actor for actor in self.all if actor.alive and actor.name.startswith(prefix)}
+        return {name: actor for name, actor in names.items() if not (known and name.startswith(known))}
 
     def call(self, handle: Actor, method: str) -> tuple[Actor, str]:
         return handle, method
@@ -275,6 +276,13 @@ def test_the_trouble_of_one_pool_is_not_that_of_another(world: World) -> None:
         with contextlib.suppress(RuntimeError):
             world.supervisor.tick()
     assert world.serving == 1
+
+
+def test_each_student_begins_with_a_part_of_the_replicas(world: World) -> None:
+    for lease in ("a", "b", "c", "d"):
+        world.join(lease)
+    views = [world.supervisor.join(world.spec, lease, TTL_S) for lease in ("a", "b", "c", "d")]
+    assert [view.begin for view in views] == [0, 0.25, 0.5, 0.75]
 
 
 def test_replicas_are_started_as_the_newest_student_asks(world: World) -> None:

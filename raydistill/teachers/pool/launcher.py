@@ -1,4 +1,4 @@
-"""The supervisor's hands: what it does in Ray, and nothing else. Every call returns at once."""
+"""The supervisor's hands: what it does in Ray, and nothing else. No call waits for a replica."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ class Launcher(Protocol):
         """
         ...
 
-    def find(self, prefix: str) -> dict[str, Any]:
-        """Living actors of ours whose name begins so: handles by name."""
+    def find(self, prefix: str, known: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Living actors of ours whose name begins so, but for those whose name begins as one of `known`: handles by
+        name."""
         ...
 
     def call(self, handle: Any, method: str) -> Any:
@@ -79,13 +80,14 @@ class RayLauncher:
         # and each view holds one.
         return ray.get_actor(name, namespace=NAMESPACE)
 
-    def find(self, prefix: str) -> dict[str, Any]:
+    def find(self, prefix: str, known: tuple[str, ...] = ()) -> dict[str, Any]:
         """See `Launcher.find`."""
         found = {}
         for actor in ray.util.list_named_actors(all_namespaces=True):
-            if actor["namespace"] == NAMESPACE and actor["name"].startswith(prefix):
+            name = actor["name"]
+            if actor["namespace"] == NAMESPACE and name.startswith(prefix) and not (known and name.startswith(known)):
                 try:
-                    found[actor["name"]] = ray.get_actor(actor["name"], namespace=NAMESPACE)
+                    found[name] = ray.get_actor(name, namespace=NAMESPACE)
                 except ValueError:
                     continue  # it has just ended
         return found

@@ -60,6 +60,10 @@ class Leases:
         """Of those that hold."""
         return tuple(self._leases)
 
+    def share_before(self, lease_id: str) -> float:
+        """Of all that hold, those that came before this one."""
+        return self.ids.index(lease_id) / len(self._leases)
+
     @property
     def min_replicas(self) -> int:
         """The most that one of them wants at least."""

@@ -134,4 +134,4 @@ class Link(Sender):
         if slow.name not in self._slow:
             self._slow.add(slow.name)
             self._record(f"replica {short(slow.name)} is slow; another one was asked after {hedge_s:.1f} s")
-        self._send_to(min(others, key=lambda each: each.outstanding), request)
+        self._send_to(min(others, key=lambda each: (each.outstanding, each.turn)), request)

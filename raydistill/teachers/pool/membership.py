@@ -21,7 +21,7 @@ from raydistill.teachers.pool.messages import PoolView
 RENEW_MOST_S, STARVING_S = 2.0, 0.1
 REPLY_S = 5.0
 # Silent for this long it is taken for dead, and made anew: the next one adopts all living replicas.
-SILENT_S, SILENT_WHILE_STARVING_S = 15.0, 5.0
+SILENT_S = 15.0
 # Before its first word its process has to come up, on a loaded machine or with packages to install. Doubled each time.
 COMES_UP_S = 40.0
 LEAVE_S = 1.0
@@ -131,9 +131,7 @@ class Membership:
 
     def _silent(self) -> None:
         silent_s = time.monotonic() - self._heard
-        patience_s = SILENT_WHILE_STARVING_S if self._starving else SILENT_S
-        if not self._answered:
-            patience_s = self._comes_up_s
+        patience_s = SILENT_S if self._answered else self._comes_up_s
         if silent_s > patience_s and not self._closing.is_set():
             if not self._answered:
                 self._comes_up_s *= 2

@@ -102,6 +102,8 @@ class PoolView:
         failure: why no replica comes up, in one line; nobody needs to wait.
         events: the latest.
         stopped: ended on purpose: do not join again.
+        begin: share of the replicas after which this student begins where it owes all alike: each has its own part, so
+            that those who do not know of each other do not meet.
     """
 
     settled: bool
@@ -115,6 +117,7 @@ class PoolView:
     failure: str | None
     events: tuple[Event, ...]
     stopped: bool = False
+    begin: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,19 @@
-"""One teacher's replicas: started, checked, replaced, scaled. Decisions only: Ray stands behind the `Launcher`."""
+"""One teacher's replicas: checked, replaced, scaled. Decisions only: Ray stands behind the `Launcher`."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from raydistill.config.models import PlacementConfig
-from raydistill.errors import first_line
 from raydistill.teachers.pool import placement
 from raydistill.teachers.pool.canary import Canary
 from raydistill.teachers.pool.launcher import Launcher, Outcome
 from raydistill.teachers.pool.leases import Leases
 from raydistill.teachers.pool.members import Replica
 from raydistill.teachers.pool.messages import Event, Loaded, PoolSpec, PoolStatus, PoolView
-from raydistill.teachers.pool.names import new_replica_name, replica_prefix, short
+from raydistill.teachers.pool.names import replica_prefix, short
 from raydistill.teachers.pool.scaling import Scaler, ScalingRules
 
 # In a row, with nothing that serves: then the pool has failed, and whoever waits is told why.
@@ -64,7 +64,24 @@ class Pool:
             self._look_after(replica, now)
         if self._settled and self.failure is None:
             self._scale(now)
-            self._fill(now)
+            self._end_drained(now)
+
+    def num_missing(self, now: float) -> int:
+        """Replicas that are to be started."""
+        if not self._settled or self.failure is not None or now < self._not_before or not len(self.leases):
+            return 0
+        return max(0, self._target - sum(each.state != "draining" for each in self.replicas.values()))
+
+    def started(self, name: str, handle: Any, now: float) -> None:
+        """A new replica is on its way."""
+        replica = Replica(name, handle, now)
+        replica.load = self._launcher.call(handle, "load")
+        replica.pinged(self._launcher.call(handle, "ping"), now)
+        self.replicas[name] = replica
+
+    def cannot_start(self, why: str, now: float) -> None:
+        """Ray cannot read what is asked of it."""
+        self._try_again(now, Outcome(error=why))
 
     def suspect(self, name: str, silent_s: float | None) -> None:
         """A student's word: it died (None), or gave no answer for so long. That is checked, unless it is as long as the
@@ -83,8 +100,8 @@ class Pool:
             self._launcher.kill(replica.handle)
         self.replicas.clear()
 
-    def view(self) -> PoolView:
-        """For the students."""
+    def view(self, lease_id: str) -> PoolView:
+        """For a student."""
         states = [replica.state for replica in self.replicas.values()]
         return PoolView(
             settled=self._settled,
@@ -97,6 +114,7 @@ class Pool:
             description=self._canary.description,
             failure=self.failure,
             events=tuple(self._events),
+            begin=self.leases.share_before(lease_id),
         )
 
     def status(self, now: float) -> PoolStatus:
@@ -244,27 +262,12 @@ class Pool:
         for replica in surplus:
             replica.state, replica.drained = "draining", now
 
-    def _fill(self, now: float) -> None:
-        """Start what is missing, end what has drained."""
+    def _end_drained(self, now: float) -> None:
         for replica in list(self.replicas.values()):
             if replica.state == "draining":
                 gone_s = now - replica.drained
                 if (gone_s > DRAIN_S and replica.is_idle) or gone_s > DRAIN_MOST_S:
                     self._drop(replica)
-        alive = sum(each.state != "draining" for each in self.replicas.values())
-        if now < self._not_before:
-            return
-        for _ in range(self._target - alive):
-            name = new_replica_name(self.spec.id)
-            try:
-                handle = self._launcher.start(self.leases.newest_spec, name)
-            except (ValueError, TypeError) as error:  # Ray cannot read what is asked of it
-                self._try_again(now, Outcome(error=first_line(error)))
-                return
-            replica = Replica(name, handle, now)
-            replica.load = self._launcher.call(replica.handle, "load")
-            replica.pinged(self._launcher.call(replica.handle, "ping"), now)
-            self.replicas[name] = replica
 
     def _record(self, what: str) -> None:
         self._events.append((self._wall(), f"teacher {self.spec.teacher!r}: {what}"))

@@ -19,6 +19,7 @@ class Member:
     Attributes:
         outstanding: rows that it still owes this student.
         heard: when it last answered this student; seconds of a steady clock.
+        turn: among those that owe this student alike the least is asked.
         ended, got_on: requests that it was done with, this student's and others', and when that number last grew.
     """
 
@@ -26,6 +27,7 @@ class Member:
     handle: Any
     outstanding: int = 0
     heard: float = 0.0
+    turn: int = 0
     ended: int = 0
     got_on: float = 0.0
 

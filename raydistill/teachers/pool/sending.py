@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -67,6 +66,10 @@ class Sender:
                     self._suspect(name, self._dead[name])  # the supervisor did not hear, or is a new one
                 elif name not in self._members:
                     self._members[name] = Member(name, handle)
+            first = round(view.begin * len(serving))
+            for place, name in enumerate(serving):
+                if name in self._members:
+                    self._members[name].turn = (place - first) % len(serving)
             self._watch(view.ended)
             self._count_members()
             for request in list(self._unsent):
@@ -120,8 +123,7 @@ class Sender:
         if not self._members:
             self._unsent[request] = None
             return
-        # Ties are drawn, so that students do not all begin with the same one.
-        self._send_to(min(self._members.values(), key=lambda each: (each.outstanding, random.random())), request)
+        self._send_to(min(self._members.values(), key=lambda each: (each.outstanding, each.turn)), request)
 
     def _send_to(self, member: Member, request: Request) -> None:
         more = (request.layers,) if request.layers else ()

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 import ray
 
+from raydistill.errors import first_line
 from raydistill.teachers.pool.launcher import Launcher, RayLauncher
 from raydistill.teachers.pool.messages import LeaseReport, PoolSpec, PoolStatus, PoolView
-from raydistill.teachers.pool.names import REPLICA_PREFIX, replica_prefix
+from raydistill.teachers.pool.names import REPLICA_PREFIX, new_replica_name, replica_prefix
 from raydistill.teachers.pool.pool import Pool
 from raydistill.teachers.pool.scaling import ScalingRules
 
@@ -56,7 +57,7 @@ class Supervisor:
                 pool = self._pools[spec.id] = Pool(spec, self._launcher, now, self._wall, self._rules)
                 self._wake.set()
             pool.join(lease_id, spec, ttl_s, now)
-            return pool.view()
+            return pool.view(lease_id)
 
     def renew(self, pool_id: str, lease_id: str, report: LeaseReport) -> PoolView | None:
         """Go on with a lease; None: it is not known here (any more), so join again, unless the view says `stopped`."""
@@ -64,7 +65,7 @@ class Supervisor:
             pool = self._pools.get(pool_id)
             if pool is None or not pool.leases.renew(lease_id, report, self._clock()):
                 return self._stop_word(pool_id, lease_id)
-            return pool.view()
+            return pool.view(lease_id)
 
     def leave(self, pool_id: str, lease_id: str) -> None:
         """End a lease; the last one frees the pool."""
@@ -116,6 +117,11 @@ class Supervisor:
             if self._pools:
                 self._used = now
             self._stopped = {key: told for key, told in self._stopped.items() if now - told[0] < STOPPED_S}
+            missing = [(pool, pool.num_missing(now)) for pool in self._pools.values()]
+        for pool, count in missing:
+            for _ in range(count):
+                self._start_one(pool)
+        with self._lock:
             if now >= self._next_search:
                 self._next_search = now + 10.0
                 self._end_orphans(now)
@@ -132,6 +138,25 @@ class Supervisor:
         stopped = self._stopped.pop((pool_id, lease_id), None)
         return None if stopped is None else _stopped_view(stopped[1])
 
+    def _start_one(self, pool: Pool) -> None:
+        """Without the lock: Ray's head is asked, which may take a while on a loaded machine, and students are answered
+        meanwhile."""
+        with self._lock:
+            if self._pools.get(pool.spec.id) is not pool or not pool.num_missing(self._clock()):
+                return
+            spec, name = pool.leases.newest_spec, new_replica_name(pool.spec.id)
+        try:
+            handle = self._launcher.start(spec, name)
+        except (ValueError, TypeError) as error:
+            with self._lock:
+                pool.cannot_start(first_line(error), self._clock())
+            return
+        with self._lock:
+            if self._pools.get(pool.spec.id) is pool:
+                pool.started(name, handle, self._clock())
+            else:  # nobody wants it any more
+                self._launcher.kill(handle)
+
     def _free_unused(self) -> None:
         for key in [key for key, pool in self._pools.items() if not len(pool.leases)]:
             self._pools.pop(key).free()
@@ -139,11 +164,7 @@ class Supervisor:
     def _end_orphans(self, now: float) -> None:
         """Replicas that an earlier supervisor started, for a pool that nobody has joined again."""
         known = tuple(replica_prefix(key) for key in self._pools)
-        found = {
-            name: handle
-            for name, handle in self._launcher.find(REPLICA_PREFIX).items()
-            if not (known and name.startswith(known))
-        }
+        found = self._launcher.find(REPLICA_PREFIX, known)
         self._seen = {name: self._seen.get(name, now) for name in found}
         for name, handle in found.items():
             if now - self._seen[name] >= ORPHAN_S:
