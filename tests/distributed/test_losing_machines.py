@@ -28,17 +28,24 @@ class Machines:
         from ray.cluster_utils import Cluster
 
         self.lab, self.gate = lab, Gate(lab.new("gate"))
-        with pytest.MonkeyPatch.context() as patch:
-            for key, value in lab.environment(self.gate).items():
-                patch.setenv(key, value)
+        self.nodes: list[Any] = []
+        with self._environment():
             self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-            self.nodes: list[Any] = []
-            for _ in range(count):
-                self.add()
+        for _ in range(count):
+            self.add()
 
     def add(self) -> None:
         """A node more."""
-        self.nodes.append(self.cluster.add_node(num_cpus=1, resources={"student": 1}))
+        with self._environment():
+            self.nodes.append(self.cluster.add_node(num_cpus=1, resources={"student": 1}))
+
+    @contextlib.contextmanager
+    def _environment(self) -> Iterator[None]:
+        """Of all processes of a node."""
+        with pytest.MonkeyPatch.context() as patch:
+            for key, value in self.lab.environment(self.gate).items():
+                patch.setenv(key, value)
+            yield
 
     def start(self, config: Path, out: Path, *words: str) -> subprocess.Popen[str]:
         """`distill`, in a process of its own."""
