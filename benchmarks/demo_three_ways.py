@@ -43,6 +43,7 @@ def main() -> None:
     )
     parser.add_argument("--keep", type=Path, help="where runs lie; one that is finished is not run again")
     options = parser.parse_args()
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # everything listens on this machine only
     with contextlib.ExitStack() as stack:
         root = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="three-ways-")))
         reports, took = {}, {}
