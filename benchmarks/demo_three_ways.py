@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from ray.cluster_utils import Cluster
 
 from raydistill.evaluation.assemble import machine
 
@@ -73,6 +72,8 @@ def as_a_job(options: argparse.Namespace, folder: Path) -> None:
 
 
 def on_three_nodes(options: argparse.Namespace, folder: Path) -> None:
+    from ray.cluster_utils import Cluster  # Ray reads RAY_AUTH_MODE when it is imported
+
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         for _ in range(2):
