@@ -292,13 +292,18 @@ def recipes() -> None:
         typer.echo(f"{name:16}{' '.join(raydistill.load_config(name).description.split())}")
 
 
-def main() -> None:
-    """Entry point. Exit code 2 with one line for what the user can mend, 130 for Ctrl-C, 143 for SIGTERM."""
-    # Read as Ray is imported: it would tell of each dead replica at length, on the user's own output.
+def set_libraries_up() -> None:
+    """Before they are imported, which is when they read it."""
+    # Ray would tell of each dead replica at length, on the user's own output.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed while executing")
     if not sys.stderr.isatty():  # a log wants lines, not the bars of a download
         os.environ.setdefault("TQDM_DISABLE", "1")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def main() -> None:
+    """Entry point. Exit code 2 with one line for what the user can mend, 130 for Ctrl-C, 143 for SIGTERM."""
+    set_libraries_up()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False)

@@ -6,13 +6,17 @@ import contextlib
 import importlib.util
 import json
 import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from torch import Tensor, nn
 
 from raydistill.config.basics import Domain
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Parts of a body that only a head uses, or only pretraining: checkpoints often come without.
 NEW_WITH_THE_HEAD = ("pooler.", "masked_spec_embed", "mask_token", "layernorm.")
@@ -143,6 +147,12 @@ def is_model_type(source: str) -> bool:
     import transformers
 
     return source in transformers.CONFIG_MAPPING
+
+
+def from_transformers(module: nn.Module) -> TypeGuard[PreTrainedModel]:
+    """Whether it is one of its models; where none was made, nobody waits seconds for their import."""
+    models = sys.modules.get("transformers.modeling_utils")
+    return models is not None and isinstance(module, models.PreTrainedModel)
 
 
 def pretrained_classifier(domain: Domain, source: str, settings: Any) -> nn.Module:

@@ -30,6 +30,14 @@ def needs_ray(config: Config) -> bool:
     return config.training.num_workers > 0 or config.distill.soft_labels != "local"
 
 
+def set_ray_up() -> None:
+    """Before it starts: its workers read it, too."""
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # what Ray says of nodes goes into logs and files, too
+
+
 @contextlib.contextmanager
 def cluster(config: Config) -> Iterator[None]:
     """A connection to the configured cluster, or a Ray of our own that ends with the block.
@@ -39,10 +47,7 @@ def cluster(config: Config) -> Iterator[None]:
     """
     import ray
 
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # what Ray says of nodes goes into logs and files, too
+    set_ray_up()
     if ray.is_initialized():
         yield
         return

@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
 
 from raydistill.atomic import as_others, reason, replacing
 from raydistill.config.data import LabelScales
 from raydistill.config.models import Config
 from raydistill.data.preparing import TextPreparer
 from raydistill.errors import TeacherError, first_line
+from raydistill.networks import from_transformers
 from raydistill.teachers.models import Network
 
 NOT_THE_BODY = {"_name_or_path", "transformers_version", "id2label", "label2id", "dtype", "architectures"}
@@ -137,7 +137,7 @@ def load_weights(name: str, module: torch.nn.Module, path: Path) -> None:
 
 def _load_converted(module: torch.nn.Module, folder: Path) -> bool:
     """Whether `transformers` itself finds every weight: it writes some architectures' under their older names."""
-    if not isinstance(module, PreTrainedModel) or not (folder / "config.json").is_file():
+    if not from_transformers(module) or not (folder / "config.json").is_file():
         return False
     try:
         kind: Any = type(module)
@@ -222,7 +222,7 @@ def fingerprint(network: Network, columns: NDArray[np.int64], precision: str, un
         )
     # The same weights in another body say something else.
     digest.update(repr(network.module).encode())
-    if isinstance(network.module, PreTrainedModel):
+    if from_transformers(network.module):
         settings = network.module.config.to_dict()
         known = {key: value for key, value in settings.items() if key not in NOT_THE_BODY}
         digest.update(json.dumps(known, sort_keys=True, default=str).encode())

@@ -20,6 +20,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     lab.end_all()
 
 
+@pytest.fixture(autouse=True)
+def nothing_runs_on(lab: Lab) -> Iterator[None]:
+    """After each test."""
+    yield
+    lab.end_commands()
+
+
 @pytest.fixture(scope="module")
 def cluster(lab: Lab) -> Iterator[None]:
     """A Ray in this process: two CPUs, two GPUs that are promises only, a label."""

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from small_runs import ROWS_WHEN_DISTILLED, ROWS_WHEN_LABELLING, Lab, differing, finish, report_of, teacher, wait_until
 
-pytestmark = pytest.mark.timeout(200)
-
 
 @pytest.fixture(scope="module")
 def quiet(lab: Lab) -> Path:
@@ -31,7 +29,7 @@ def test_the_student_of_a_run_whose_teacher_fails_is_the_undisturbed_one(
     assert victim != command.pid
     os.kill(victim, how)
     gate.open()
-    done = finish(command, limit_s=120)
+    done = finish(command)
     assert done.code == 0, done.stderr
     assert differing(quiet, out) == {}
     report = report_of(out)
@@ -49,6 +47,6 @@ def test_a_teacher_killed_while_it_labels_is_replaced(lab: Lab) -> None:
     (victim,) = wait_until(gate.waiting)
     os.kill(victim, signal.SIGKILL)
     gate.open()
-    done = finish(command, limit_s=120)
+    done = finish(command)
     assert done.code == 0, done.stderr
     assert any("replica" in event["what"] for event in report_of(out)["events"])

@@ -13,12 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-import pytest
 from small_runs import PARTS, ROWS_WHEN_DISTILLED, Lab, differing, finish, report_of, teacher, wait_until
 
 from raydistill.soft_labels.store import LabelStore
-
-pytestmark = pytest.mark.timeout(420)
 
 ONE, ALL, SUPERVISOR_TOO, SUPERVISOR_ONLY = "one replica", "all replicas", "one and the supervisor", "the supervisor"
 STRIKES = [ONE] * 8 + [ALL] * 2 + [SUPERVISOR_TOO] + [SUPERVISOR_ONLY] * 2

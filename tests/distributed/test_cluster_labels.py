@@ -14,8 +14,6 @@ import yaml
 from ray_heads import Head, ray_head
 from small_runs import Lab
 
-pytestmark = pytest.mark.timeout(300)
-
 LAUNCHER = Path(__file__).parents[2] / "cluster.yaml"
 MACHINES = {"m6i.2xlarge": {"CPU": 8}, "g6.xlarge": {"CPU": 4, "GPU": 1}, "g6e.4xlarge": {"CPU": 16, "GPU": 1}}
 FAKE = "ray.autoscaler._private.fake_multi_node.node_provider"

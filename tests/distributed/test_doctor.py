@@ -86,7 +86,6 @@ def left_over(*places: Path) -> list[Path]:
     return [path for place in places for path in place.rglob(".raydistill-doctor*")]
 
 
-@pytest.mark.timeout(300)
 def test_without_ray_all_is_well_and_nothing_is_left(lab: Lab) -> None:
     cache, out = lab.new("cache"), lab.new("runs")
     done = doctor(lab, lab.config(cache_dir=str(cache), ray={}), "--out", out)
@@ -98,7 +97,6 @@ def test_without_ray_all_is_well_and_nothing_is_left(lab: Lab) -> None:
     assert not cache.exists() and not out.exists()
 
 
-@pytest.mark.timeout(300)
 def test_two_nodes_that_share_everything_are_well(lab: Lab, cluster: str) -> None:
     cache = lab.new("cache")
     config = lab.config(cache_dir=str(cache), store={"path": f"file://{lab.new('labels')}"}, ray={"address": cluster})
@@ -114,7 +112,6 @@ def test_two_nodes_that_share_everything_are_well(lab: Lab, cluster: str) -> Non
     assert left_over(lab.folder) == []
 
 
-@pytest.mark.timeout(300)
 def test_a_folder_that_is_another_one_on_a_node_is_found(lab: Lab, cluster: str) -> None:
     """`~` is not the same folder for the second node."""
     done = doctor(lab, lab.config(cache_dir="~/cache", ray={"address": cluster}), "--out", lab.new("runs"))
@@ -126,14 +123,12 @@ def test_a_folder_that_is_another_one_on_a_node_is_found(lab: Lab, cluster: str)
     assert left_over(lab.folder) == []
 
 
-@pytest.mark.timeout(300)
 def test_storage_of_one_process_is_no_shared_storage(lab: Lab, cluster: str) -> None:
     config = lab.config(store={"path": "memory://labels"}, ray={"address": cluster})
     done = doctor(lab, config, "--out", lab.new("runs"))
     assert done.code == 1 and "is not one place" in lines(done, "store.path")[0], done.stdout
 
 
-@pytest.mark.timeout(300)
 def test_another_version_of_ray_is_told(lab: Lab, cluster: str) -> None:
     mine = lab.new("site")
     mine.mkdir()
@@ -146,7 +141,6 @@ def test_another_version_of_ray_is_told(lab: Lab, cluster: str) -> None:
     assert "pip install ray==" in done.stdout
 
 
-@pytest.mark.timeout(300)
 def test_a_token_that_is_asked_for(lab: Lab) -> None:
     ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     with running(lab, lab.new("home"), **ours) as address:
@@ -163,7 +157,6 @@ def test_a_token_that_is_asked_for(lab: Lab) -> None:
         assert distilled.code == 2 and "Traceback" not in distilled.stderr, distilled.stderr
 
 
-@pytest.mark.timeout(300)
 def test_an_address_where_nobody_is_costs_seconds(lab: Lab) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -176,7 +169,6 @@ def test_an_address_where_nobody_is_costs_seconds(lab: Lab) -> None:
     assert time.monotonic() - began < 120  # most of it imports libraries
 
 
-@pytest.mark.timeout(300)
 def test_what_speaks_like_ray_and_is_none_is_given_up(lab: Lab) -> None:
     grpc = pytest.importorskip("grpc")
     server = grpc.server(ThreadPoolExecutor(1))
@@ -192,7 +184,6 @@ def test_what_speaks_like_ray_and_is_none_is_given_up(lab: Lab) -> None:
     assert time.monotonic() - began < 150
 
 
-@pytest.mark.timeout(120)
 def test_a_config_that_cannot_be_read_is_another_exit_code(lab: Lab) -> None:
     done = lab.run("doctor", "nothing.yaml")
     assert done.code == 2 and done.stderr.startswith("error: no config file")

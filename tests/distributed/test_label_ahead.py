@@ -13,8 +13,6 @@ from small_runs import PARTS, ROWS_WHEN_LABELLING, Lab, assert_refused, finish, 
 
 from raydistill.soft_labels.store import LabelStore
 
-pytestmark = pytest.mark.timeout(250)
-
 NUM_VIEWS = 2
 ALL_ROWS = len(PARTS["train"]) * NUM_VIEWS + len(PARTS["validation"]) + len(PARTS["test"])
 
@@ -44,7 +42,7 @@ def test_a_kill_costs_what_was_not_yet_written(lab: Lab, cache: Path) -> None:
     config = of_one_actor(lab, cache, store)
     command = lab.start("label", config, "--out", lab.new("run"), gate=gate)
     # The pass that is held is of the training rows: the others come to the disk meanwhile.
-    wait_until(lambda: gate.waiting() and known(store), timeout_s=120)
+    wait_until(lambda: gate.waiting() and known(store))
     os.killpg(command.pid, signal.SIGKILL)
     assert finish(command).code == -signal.SIGKILL
     gate.open()

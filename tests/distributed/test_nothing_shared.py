@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import Finished, Gate, Lab, finish, report_of, student_weights, teacher, wait_until
-
-pytestmark = pytest.mark.timeout(280)
+from small_runs import Finished, Gate, Lab, checkpoint_of, finish, report_of, student_weights, teacher, wait_until
 
 CACHE = "~/.cache/raydistill"  # another one on the nodes, where `~` is
 ROWS = 10  # of each of two workers
@@ -61,7 +59,7 @@ class Nodes:
             return self.lab.start(*words, *([f"ray.address={self.cluster.address}"] if joins else []))
 
     def run(self, *words: object, joins: bool = True) -> Finished:
-        return finish(self.start(*words, joins=joins), 150)
+        return finish(self.start(*words, joins=joins))
 
 
 @pytest.fixture(scope="module")
@@ -103,17 +101,16 @@ def test_the_url_is_all_that_a_run_and_its_workers_share(nodes: Nodes, undisturb
 
 
 def test_a_killed_worker_goes_on_from_the_url(nodes: Nodes, undisturbed: Path) -> None:
-    (checkpoint,) = (nodes.lab.cache / "teachers").glob("expert-*/")
-    expert = teacher(checkpoint=str(checkpoint))
+    expert = teacher(checkpoint=str(checkpoint_of(undisturbed / "config.yaml")))
     words = ["distill", nodes.config(teachers={"expert": expert}), f"store.path={nodes.lab.new('labels')}"]
     run = nodes.bucket / "killed"
     nodes.gate.close(ROWS, after=6)
     command = nodes.start(*words, "--out", f"file://{run}")
-    victim = wait_until(nodes.gate.waiting, 150)[0]
-    wait_until((run / "checkpoints" / "distilled-seed0" / "latest.pt").exists, 30)
+    victim = wait_until(nodes.gate.waiting)[0]
+    wait_until((run / "checkpoints" / "distilled-seed0" / "latest.pt").exists)
     os.kill(victim, signal.SIGKILL)
     nodes.gate.open()
-    done = finish(command, 150)
+    done = finish(command)
     assert done.code == 0, done.stderr[-3000:]
     told = [event["what"] for event in report_of(run)["events"]]
     assert any("distilled, seed 0: went on from step 4" in what for what in told), told

@@ -23,7 +23,6 @@ from raydistill.teachers.pool.opening import Pools, open_pools
 from raydistill.teachers.pool.placement import shared_actor
 from raydistill.teachers.teacher import load_teacher
 
-pytestmark = pytest.mark.timeout(120)
 NAMES = {"digits": LABELS}
 SIZES = (2, 3, 5, 6)
 
@@ -88,14 +87,14 @@ def test_runs_with_the_same_teacher_share_it(tmp_path: Path) -> None:
 
 
 def test_students_begin_with_replicas_of_their_own(tmp_path: Path) -> None:
-    config = pool_config(tmp_path, "one", min_replicas=2)
+    config = pool_config(tmp_path, "one", min_replicas=2, hedge_s=60)  # however slow the machine is
     with open_pools(config, NAMES, nothing) as first, open_pools(config, NAMES, nothing) as second:
-        wait_until(lambda: all(pools.labeller.link("one").num_serving == 2 for pools in (first, second)), 30)
+        wait_until(lambda: all(pools.labeller.link("one").num_serving == 2 for pools in (first, second)))
         one, other = asked_by_now(first)
         for pools, count in ((first, 5), (second, 7)):
             for _ in range(count):  # one at a time: none ever owes it less than another one
                 pools.labeller.ask("one", pictures(3)).result()
-        wait_until(lambda: sum(asked_by_now(first)) == one + other + 12, 20)
+        wait_until(lambda: sum(asked_by_now(first)) >= one + other + 12)
         assert asked_by_now(first) == [one + 5, other + 7]
 
 
@@ -143,7 +142,7 @@ def test_a_pool_grows_while_students_wait(tmp_path: Path) -> None:
             [request.result() for request in [client.ask("one", pictures(2)) for _ in range(8)]]
             return client.link("one").num_serving == 2
 
-        wait_until(grown, 40)
+        wait_until(grown)
         assert any("1 → 2 replicas: students wait" in line for _, line in client.events())
         [request.result() for request in [client.ask("one", pictures(2)) for _ in range(4)]]
         assert len(pool_teachers.processes(tmp_path / "one")) == 2
@@ -184,10 +183,10 @@ def test_a_replica_that_answers_otherwise_is_refused(tmp_path: Path) -> None:
                 events.extend(line for _, line in pools.events())
                 return any("refused: its answer to the canary differs" in line for line in events)
 
-            wait_until(refused, 30)
+            wait_until(refused)
             assert link.num_serving == 1
             (folder / "wrong").unlink()
-            wait_until(lambda: link.num_serving == 2, 30)
+            wait_until(lambda: link.num_serving == 2)
 
 
 def test_the_command_lists_and_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

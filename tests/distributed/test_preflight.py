@@ -11,7 +11,6 @@ import raydistill
 from raydistill import ConfigError
 
 pytestmark = [
-    pytest.mark.timeout(60),
     pytest.mark.usefixtures("cluster"),
     # Ray 2.60 warns of settings of its own when Ray Train is loaded.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from small_runs import ROWS_WHEN_DISTILLED, Lab, differing, finish, report_of, wait_until
 
-pytestmark = pytest.mark.timeout(200)
-
 
 @pytest.fixture(scope="module")
 def uninterrupted(lab: Lab) -> Path:

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from small_runs import Lab, report_of, student_weights
 
-pytestmark = pytest.mark.timeout(200)
-
 NUM_STEPS, BATCH_SIZE, PLAIN_ROWS, TRAIN_ROWS, VIEWS = 12, 20, 160 + 160, 640, 2
 
 

@@ -26,8 +26,6 @@ from raydistill.soft_labels.store import LabelKey, LabelStore, LabelTable
 KEY = LabelKey("teacher", "split", 1)
 NUM_ROWS, NUM_CLASSES, BATCH = 3_000, 20, 50
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def opened(folder: Path) -> LabelTable:
     return LabelStore(folder).table(KEY, NUM_ROWS, NUM_CLASSES)

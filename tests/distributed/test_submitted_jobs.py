@@ -14,8 +14,6 @@ import yaml
 from ray_heads import TOKEN, Head, ray_head
 from small_runs import ROWS_WHEN_DISTILLED, Lab, assert_refused, differing, finish, report_of, teacher, wait_until
 
-pytestmark = pytest.mark.timeout(300)
-
 OWN_TEACHER = """
 from own_layers import layers
 
@@ -105,7 +103,7 @@ def test_a_stopped_job_goes_on_when_it_is_submitted_again(head: Head, lab: Lab) 
     words = ["raydistill", "submit", config, "--address", head.address, "--out", out, f"store.path={lab.new('labels')}"]
     head.gate.close(rows=ROWS_WHEN_DISTILLED, after=6)
     following = head.start(*words)
-    wait_until(head.gate.waiting, 90)
+    wait_until(head.gate.waiting)
     following.send_signal(signal.SIGINT)
     left = finish(following)
     job = job_named_in(left.stderr)
@@ -113,7 +111,7 @@ def test_a_stopped_job_goes_on_when_it_is_submitted_again(head: Head, lab: Lab) 
     assert f"job {job} goes on: follow it with `ray job logs --follow --address {head.address} {job}`" in left.stderr
     assert head.job(job)["status"] == "RUNNING"
     assert head.run("ray", "job", "stop", "--address", head.address, job).code == 0
-    wait_until(lambda: head.job(job)["status"] == "STOPPED", 30)
+    wait_until(lambda: head.job(job)["status"] == "STOPPED")
     assert "stopped; the same command goes on from here" in head.log(job)
     assert not (out / "report.json").exists() and not (out / ".lock").exists()
     head.gate.open()

@@ -14,7 +14,7 @@ from raydistill import TeacherError
 from raydistill.config.loader import load_config
 from raydistill.teachers.teacher import load_teacher
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("cluster")]
+pytestmark = pytest.mark.usefixtures("cluster")
 
 PLACED = {**teacher()["train"], "placement": {"num_cpus": 1}}
 

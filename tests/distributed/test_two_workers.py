@@ -13,8 +13,6 @@ from small_runs import Finished, Lab, differing, finish, report_of, student_weig
 
 from raydistill import Student
 
-pytestmark = pytest.mark.timeout(280)
-
 WORKERS = ["training.num_workers=2", "training.batch_size=10", "training.placement.num_cpus=0.5"]
 
 
@@ -42,7 +40,7 @@ def runs(lab: Lab) -> Runs:
     assert (disturbed / "checkpoints" / "distilled-seed0" / "latest.pt").is_file()
     os.kill(victim, signal.SIGKILL)
     gate.open()
-    undisturbed, ended = (finish(command, limit_s=150) for command in commands)
+    undisturbed, ended = (finish(command) for command in commands)
     assert undisturbed.code == 0, undisturbed.stderr
     return Runs(alone, together, disturbed, ended)
 

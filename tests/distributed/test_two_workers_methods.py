@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 from small_runs import Lab, report_of, student_weights, teacher, write_digits
 
-pytestmark = pytest.mark.timeout(240)
-
 WORKERS = ["training.num_workers=2", "training.batch_size=10", "training.placement.num_cpus=0.5"]
 
 

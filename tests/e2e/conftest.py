@@ -18,3 +18,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     lab = Lab(tmp_path_factory.mktemp("lab"))
     yield lab
     lab.end_all()
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on(lab: Lab) -> Iterator[None]:
+    """After each test."""
+    yield
+    lab.end_commands()

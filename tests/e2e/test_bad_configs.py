@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from small_runs import Lab, assert_refused, teacher
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def test_an_unknown_key_is_refused_with_the_nearest_valid_one(lab: Lab) -> None:
     done = lab.run("distill", lab.config(distil={"temperature": 3}))

@@ -11,8 +11,6 @@ import pytest
 import soundfile
 from small_runs import Lab, assert_nothing_half_written, assert_refused, report_of, teacher, write_digits
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def refused(lab: Lab, config: dict[str, Any], *words: str) -> None:
     out, cache = lab.new("run"), lab.new("cache")

@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_runs import Lab, assert_nothing_half_written, assert_refused, report_of, teacher
+from small_runs import Lab, assert_nothing_half_written, assert_refused, checkpoint_of, report_of, teacher
 
 import raydistill
 from raydistill.errors import ConfigError
 from raydistill.soft_labels.index import FORMAT, INDEX
-
-pytestmark = pytest.mark.timeout(120)
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1  # <linux/prctl.h>, <linux/capability.h>
 
@@ -138,7 +136,6 @@ def test_an_unknown_kind_of_url_is_refused_before_a_teacher_is_trained(lab: Lab)
 
 
 def test_a_teacher_that_fails_in_this_process_is_named(lab: Lab, filled: Path) -> None:
-    checkpoint, *_ = (lab.cache / "teachers").glob("expert-*/")
-    broken = {"expert": teacher(checkpoint=str(checkpoint), options={"broken": "a headache"})}
+    broken = {"expert": teacher(checkpoint=str(checkpoint_of(lab.config())), options={"broken": "a headache"})}
     config = lab.config(teachers=broken, store={"path": str(lab.new("store"))})
     assert_refused(lab.run("label", config, "--out", lab.new("run")), "'expert'", "a headache")

@@ -11,8 +11,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from small_runs import Lab, assert_refused, teacher, write_digits
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def checkpoint(lab: Lab) -> Path:
@@ -83,7 +81,6 @@ def test_a_run_that_does_not_fit_the_cluster_is_refused(lab: Lab, placement: dic
     refused(lab, config, "teachers.expert.placement", *named)
 
 
-@pytest.mark.timeout(60)
 def test_a_cluster_that_does_not_answer_is_refused_with_its_address(lab: Lab) -> None:
     config = {"ray": {"address": "127.0.0.1:9"}, "distill": {"soft_labels": "stored"}}
     refused(lab, config, "127.0.0.1:9", "ray start --head")

@@ -10,8 +10,6 @@ from small_runs import Finished, Lab, differing, report_of
 
 from raydistill.config.loader import load_config
 
-pytestmark = pytest.mark.timeout(560)
-
 
 class Story:
     """The commands of the story, in order; each ran once."""

@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from small_runs import Finished, Lab, assert_refused, write_digits
 
-pytestmark = pytest.mark.timeout(120)
-
 
 class Story:
     """One command, tried again with more room each time."""

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from small_runs import Lab, assert_refused, differing, report_of, teacher, write_digits
 
-pytestmark = pytest.mark.timeout(240)
-
 LOW, HIGH = [str(digit) for digit in range(6)], [str(digit) for digit in range(4, 10)]
 LAYER = {"teacher": "expert", "teacher_layer": "layers.2"}
 

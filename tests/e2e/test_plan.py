@@ -10,8 +10,6 @@ from small_runs import Lab, assert_refused, teacher
 
 import raydistill
 
-pytestmark = pytest.mark.timeout(200)
-
 
 def paths(lab: Lab) -> set[str]:
     """All that lies in the lab but prepared data."""

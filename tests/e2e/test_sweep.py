@@ -19,8 +19,6 @@ from small_sweeps import ROWS, T, space_file, sweep_of
 
 from raydistill.config.loader import load_config
 
-pytestmark = pytest.mark.timeout(280)
-
 
 @pytest.fixture(scope="module")
 def space(lab: Lab) -> Path:

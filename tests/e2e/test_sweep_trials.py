@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-import pytest
 from small_runs import PARTS, ROWS_WHEN_DISTILLED, Lab, assert_refused, finish, wait_until
 from small_sweeps import ROWS, space_file, sweep_of
-
-pytestmark = pytest.mark.timeout(280)
 
 
 def test_a_killed_sweep_goes_on_with_what_it_had(lab: Lab) -> None:
@@ -17,7 +14,7 @@ def test_a_killed_sweep_goes_on_with_what_it_had(lab: Lab) -> None:
     slow = {"training": {**lab.settings()["training"], "num_steps": 200, "evaluate_every": 20}}
     space = space_file(lab, slow, search={"num_trials": 5, "max_concurrent_trials": 1})
     command = lab.start("tune", space, "--out", out)
-    wait_until(lambda: "trial 1: retention" in (out / "log.txt").read_text() if (out / "log.txt").exists() else "", 150)
+    wait_until(lambda: "trial 1: retention" in (out / "log.txt").read_text() if (out / "log.txt").exists() else "")
     os.killpg(command.pid, signal.SIGKILL)
     finish(command)
     results = {path.parent.name: path.read_text() for path in out.glob("trials/*/result.json")}
@@ -36,9 +33,9 @@ def test_ctrl_c_ends_it_at_once_and_says_how_to_go_on(lab: Lab) -> None:
     out = lab.new("sweep")
     slow = {"training": {**lab.settings()["training"], "num_steps": 4_000, "evaluate_every": 20}}
     command = lab.start("tune", space_file(lab, slow), "--out", out)
-    wait_until(lambda: list(out.glob("trials/*/checkpoints/latest.pt")), 150)
+    wait_until(lambda: list(out.glob("trials/*/checkpoints/latest.pt")))
     os.killpg(command.pid, signal.SIGINT)
-    done = finish(command, limit_s=30)
+    done = finish(command, limit_s=60)
     assert done.code == 130, done.stderr
     assert done.errors == [f"stopped; go on with: raydistill tune --resume {out}"]
     wait_until(lambda: not lab.processes(), timeout_s=20)
@@ -124,7 +121,7 @@ def test_a_trial_whose_process_is_killed_is_told_and_the_others_go_on(lab: Lab) 
     command = lab.start(
         "tune", space_file(lab, slow, search={"num_trials": 3, "max_concurrent_trials": 1}), "--out", out
     )
-    wait_until(lambda: list(out.glob("trials/*/checkpoints")), 150)
+    wait_until(lambda: list(out.glob("trials/*/checkpoints")))
     (trial,) = [each for each in lab.processes() if each.name().startswith("ray::Implicit")]
     trial.kill()
     done = finish(command)

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from small_runs import Lab, report_of
 
-pytestmark = pytest.mark.timeout(600)  # from nothing, it downloads 200 MB
-
 TEACHERS = {"clothes": "resnet", "sentiment": "minilm", "language": "wav2vec2"}
 
 

@@ -146,7 +146,7 @@ def ray_head(
             "--disable-usage-stats", *more,
         )  # fmt: skip
         assert started.code == 0, started.stdout + started.stderr
-        wait_until(lambda: _answers(head), 60)
+        wait_until(lambda: _answers(head))
         yield head
     finally:
         head.end()

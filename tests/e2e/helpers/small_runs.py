@@ -17,17 +17,22 @@ from typing import Any
 import numpy as np
 import psutil
 import yaml
+from fork_server import Command, ForkServer
 from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.datasets import load_digits
+
+from raydistill.atomic import replacing
+from raydistill.config.loader import load_config
+from raydistill.teachers.checkpoints import teacher_folder
 
 HELPERS = Path(__file__).parent
 PARTS = {"train": range(640), "validation": range(640, 800), "test": range(800, 960)}
 ROWS_WHEN_TAUGHT, ROWS_WHEN_LABELLING, ROWS_WHEN_DISTILLED = 24, 64, 20  # batch sizes tell a gate what is going on
 
 
-def wait_until(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
-    """The condition's first true value; an assertion fails where none comes in time."""
+def wait_until(condition: Callable[[], Any], timeout_s: float = 150.0) -> Any:
+    """The condition's first true value; an assertion fails where none comes in time, on however slow a machine."""
     ends = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < ends, f"not within {timeout_s} s"
@@ -64,6 +69,11 @@ def teacher(task: str = "digits", **changes: Any) -> dict[str, Any]:
         "timeout_s": 60,
         **changes,
     }
+
+
+def checkpoint_of(config: Path, name: str = "expert") -> Path:
+    """The folder of a teacher that was trained under this config, among all that lie in the lab's cache."""
+    return teacher_folder(load_config(config), name)
 
 
 def student_weights(run: Path) -> dict[str, np.ndarray]:
@@ -105,7 +115,8 @@ class Gate:
 
     def close(self, rows: int, after: int) -> Gate:
         """From now on passes of `rows` rows wait, once `after` of them went through."""
-        self.file.write_text(json.dumps({"rows": rows, "after": after}))
+        with replacing(self.file) as being_written:
+            being_written.write_text(json.dumps({"rows": rows, "after": after}))
         return self
 
     def open(self) -> None:
@@ -123,6 +134,8 @@ class Lab:
 
     folder: Path
     _numbers: Iterator[int] = field(default_factory=lambda: iter(range(10_000)))
+    _forks: ForkServer | None = None
+    _commands: list[subprocess.Popen[str] | Command] = field(default_factory=list)
 
     @property
     def cache(self) -> Path:
@@ -167,8 +180,9 @@ class Lab:
 
     def environment(self, gate: Gate | None = None) -> dict[str, str]:
         """Of a command: one thread, since several runs share few cores, and nothing of ours in the user's home."""
+        inherited = {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
         return {
-            **os.environ,
+            **inherited,
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join([str(HELPERS), os.environ.get("PYTHONPATH", "")]),
             "HF_HOME": str(self.folder / "hugging_face"),
@@ -177,14 +191,22 @@ class Lab:
             "TEST_GATE": str(gate.file if gate else self.folder / "no-gate"),
         }
 
-    def start(self, *words: object, gate: Gate | None = None, **options: Any) -> subprocess.Popen[str]:
-        """`raydistill WORDS…` in a session of its own, running."""
-        options.setdefault("preexec_fn", hear_ctrl_c)
-        return subprocess.Popen(
-            [sys.executable, "-m", "raydistill.cli", *map(str, words)], cwd=self.folder, env=self.environment(gate),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            start_new_session=True, **options,
-        )  # fmt: skip
+    def start(self, *words: object, gate: Gate | None = None, **options: Any) -> subprocess.Popen[str] | Command:
+        """`raydistill WORDS…` in a session of its own, running; where nothing about it is special, a fork."""
+        environment = self.environment(gate)
+        self._forks = self._forks or ForkServer(self.environment())
+        usual = {**self._forks.environment, "TEST_GATE": environment["TEST_GATE"]}
+        if environment == usual and not options:
+            started = self._forks.start([*map(str, words)], self.folder, environment)
+        else:
+            options.setdefault("preexec_fn", hear_ctrl_c)
+            started = subprocess.Popen(
+                [sys.executable, "-m", "raydistill.cli", *map(str, words)], cwd=self.folder, env=environment,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                start_new_session=True, **options,
+            )  # fmt: skip
+        self._commands.append(started)
+        return started
 
     def run(self, *words: object, gate: Gate | None = None, limit_s: float = 200.0, **options: Any) -> Finished:
         """`raydistill WORDS…` to its end."""
@@ -203,18 +225,36 @@ class Lab:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 ours = process.environ().get("TEST_LAB") == str(self.folder)
-                if ours and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                if (
+                    ours
+                    and process.pid not in (os.getpid(), self._forks and self._forks.pid)
+                    and process.status() != psutil.STATUS_ZOMBIE
+                ):
                     found.append(process)
         return found
 
+    def end_commands(self) -> None:
+        """Those that a failed test left, and all that they started: others would wait for the processor."""
+        for command in self._commands:
+            if command.poll() is None:
+                family = [psutil.Process(command.pid), *psutil.Process(command.pid).children(recursive=True)]
+                for process in family:
+                    with contextlib.suppress(psutil.Error):
+                        process.kill()
+                command.communicate()
+        self._commands.clear()
+
     def end_all(self) -> None:
         """Whatever a failed test left."""
+        if self._forks:
+            self._forks.close()
+            self._forks = None
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()
 
 
-def finish(process: subprocess.Popen[str], limit_s: float = 200.0) -> Finished:
+def finish(process: subprocess.Popen[str] | Command, limit_s: float = 200.0) -> Finished:
     """What a started command left behind; killed, with a failed assertion, where it does not end in time."""
     try:
         stdout, stderr = process.communicate(timeout=limit_s)
