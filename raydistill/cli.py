@@ -14,7 +14,8 @@ import typer
 
 import raydistill
 from raydistill.config.loader import check_complete
-from raydistill.errors import RaydistillError, presentable
+from raydistill.errors import ConfigError, RaydistillError
+from raydistill.secrecy import presentable
 
 app = typer.Typer(
     help="Distil one small multi-task student from experts of several domains, on Ray.",
@@ -67,8 +68,12 @@ def _import_from_here() -> None:
 
     Only there, and last: a file `json.py` in another person's run folder is not what anybody means by `import json`.
     """
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError:
+        raise ConfigError("the folder that this command was called in is gone; go to another one") from None
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 def _complete(config: str, overrides: list[str] | None) -> raydistill.Config:
@@ -248,6 +253,8 @@ def doctor(
     out: Out = None,
 ) -> None:
     """Look at versions, Ray, GPUs, storage, clocks and space, here and on every node; exit code 1: mend something."""
+    if config is not None and "=" in config and not Path(config).exists():
+        overrides, config = [config, *(overrides or ())], None
     if any(finding.is_error for finding in raydistill.doctor(config, overrides or (), out=out)):
         raise typer.Exit(1)
 

@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
-# `scheme://user:password@…`, with or without a user; a port is no password, and a container before `@` no user.
-_PASSWORD = re.compile(r"(://)[^@\s/:?#\[]*:(?!\d{1,5}(?:[/?#]|$))[^@\s]*@")
-_SIGNED = re.compile(
-    r"(?i)([?&;](?:[\w-]*(?:token|secret|password|passwd|signature|credential|api[_-]?key|access[_-]?key(?:[_-]?id)?)"
-    r"|sig|key|pwd)=)[^&;#\s'\"]+"
-)
-_TOKEN = re.compile(r"(?<![A-Za-z0-9])()(?:hf_[A-Za-z0-9]{20,}|(?:AKIA|ASIA)[0-9A-Z]{16})(?![A-Za-z0-9])")
-_CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\ufffd")  # all but tab and line feed
-_BEARER = re.compile(r"(?i)(\bbearer )[\w.~+/=-]{8,}")
+from raydistill.secrecy import presentable
 
 
 class RaydistillError(Exception):
@@ -53,22 +43,3 @@ def first_line(error: BaseException) -> str:
     """Kind and first line of somebody else's error."""
     lines = presentable(str(error)).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
-
-
-def without_secrets(text: str) -> str:
-    """The text with `…` for passwords and keys in URLs and for access tokens: what is logged and reported is read by
-    others."""
-    text = _PASSWORD.sub(r"\1…@", text)
-    for pattern in (_SIGNED, _TOKEN, _BEARER):
-        text = pattern.sub(r"\1…", text)
-    return text
-
-
-def presentable(text: str) -> str:
-    """Without secrets, and without what would steer a terminal: a label or a file name may hold anything."""
-    return without_secrets(text).translate(_CONTROLS)
-
-
-def holds_secret(text: str) -> bool:
-    """Whether `without_secrets` would leave something out."""
-    return without_secrets(text) != text

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.commands.in_job import clusters_own, in_job
+from raydistill.commands.token import check_token
 from raydistill.config.models import Config
 from raydistill.errors import ConfigError, first_line
 
@@ -58,6 +59,8 @@ def cluster(config: Config) -> Iterator[None]:
         knock(settings.address)
     elif not own:
         knock_at_default()
+    if settings.address or not own:
+        try_token(settings.address)
     address = settings.address or ("local" if own else None)
     _keep_token_private(address)
     with contextlib.ExitStack() as stack:
@@ -132,7 +135,12 @@ def knock(address: str, name: str = "ray.address") -> None:
     Raises:
         ConfigError: no Ray is there.
     """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):
+        raise ConfigError(
+            f"{name} {address!r} is one of Ray Client, through which no run works; run this on a node of the cluster "
+            "with its own address (host:6379), or use `raydistill submit`"
+        )
+    host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         return
     try:
@@ -159,6 +167,18 @@ def _speaks_http2(door: socket.socket) -> bool:
         while len(answer) < 4 and (more := door.recv(4 - len(answer))):
             answer += more
     return answer[3:] == b"\4"
+
+
+def try_token(address: str | None) -> None:
+    """At the Ray that would be joined, where there is one; None: the one that the environment or this machine has.
+
+    Raises:
+        ConfigError: it wants another token.
+    """
+    named = address or os.environ.get("RAY_ADDRESS")
+    found = find_running() if named in (None, "auto") else named
+    if found and ":" in found:
+        check_token(found)
 
 
 def find_running() -> str | None:

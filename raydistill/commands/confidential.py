@@ -1,18 +1,17 @@
 """What must not leave home with a job: files that are secrets by name, and secrets among a config's values.
 
-A job's files and its config lie readable on the cluster and in its dashboard. A config is stricter about its own keys
-already; here also short values, modules and search spaces count.
+A job's files and its words lie readable on the cluster and in its dashboard.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import PurePath
 from typing import Any
 
-from raydistill.errors import ConfigError, holds_secret
+from raydistill.errors import ConfigError
+from raydistill.secrecy import assigned_secret, is_secret_of, kind_of_secret, without_secrets
 
 FILES = (
     ".env", ".env.*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.kdbx", "id_rsa*", "id_dsa*", "id_ecdsa*",
@@ -20,19 +19,7 @@ FILES = (
     "client_secret*.json", "secrets", "secrets.*", ".netrc", ".pypirc", ".npmrc", ".git-credentials", ".htpasswd",
     "kubeconfig", "*.kubeconfig",
 )  # fmt: skip
-# Of a mapping that is the user's own, such as a teacher's options, or of a search space.
-KEYS = re.compile(
-    r"(^|[_.-])(password|passwd|passphrase|secret|token|credentials?|api_?key|access_?key|private_?key|auth)$",
-    re.IGNORECASE,
-)
-VALUES = {
-    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-    "a GitHub token": re.compile(r"\b(gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,})\b"),
-    "an API key": re.compile(r"\b(sk-(?:[a-z0-9]+-)*[A-Za-z0-9_]{20,}|[sr]k_(live|test)_[A-Za-z0-9]{16,})\b"),
-    "a Google API key": re.compile(r"\bAIza[0-9A-Za-z_-]{30,}\b"),
-    "a Slack token": re.compile(r"\bxox[abprs]-[0-9A-Za-z-]{10,}\b"),
-    "a JSON web token": re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\."),
-}
+PROGRAMS = {".py", ".pyi", ".sh"}
 INSTEAD = "jobs are readable on the cluster: keep it in the environment of its nodes, or in a file there"
 
 
@@ -48,14 +35,31 @@ def check_file_names(names: Iterable[str]) -> None:
                 raise ConfigError(f"{name} looks like a secret, and would go with the job; move it away: {INSTEAD}")
 
 
+def check_words(words: Iterable[str]) -> None:
+    """No secret stands in the command that a job runs.
+
+    Raises:
+        ConfigError: says what kind, never the secret.
+    """
+    for word in words:
+        kind = kind_of_secret(word)
+        if kind:
+            raise ConfigError(
+                f"{without_secrets(word)}: {kind}, which the cluster would show to whoever sees the job; take it out: "
+                f"{INSTEAD}"
+            )
+
+
 def check_text(name: str, text: str) -> None:
     """No secret stands in a file.
 
     Raises:
         ConfigError: says where and what kind, never the secret.
     """
+    plain = PurePath(name).suffix not in PROGRAMS
     for number, line in enumerate(text.splitlines(), start=1):
-        kind = kind_of_secret(line)
+        called = assigned_secret(line, plain)
+        kind = kind_of_secret(line) or (called and f"a value under the name {called!r}")
         if kind:
             raise ConfigError(f"{name}, line {number}: {kind}, which would go with the job; take it out: {INSTEAD}")
 
@@ -72,16 +76,10 @@ def check_values(content: Mapping[str, Any], where: str) -> None:
     for path, value in _strings(content, ""):
         kind = kind_of_secret(value)
         key = path.rpartition(".")[2].partition("[")[0]
-        if kind is None and value and KEYS.search(key):
+        if kind is None and is_secret_of(key, value):
             kind = f"a value under the name {key!r}"
         if kind:
             raise ConfigError(f"{where}: {path}: {kind}, which would go with the job; take it out: {INSTEAD}")
-
-
-def kind_of_secret(text: str) -> str | None:
-    """What kind of secret a text holds, where it holds one that can be told by its looks."""
-    found = next((kind for kind, pattern in VALUES.items() if pattern.search(text)), None)
-    return found or ("a password or a token" if holds_secret(text) else None)
 
 
 def _strings(content: Any, path: str) -> Iterator[tuple[str, str]]:

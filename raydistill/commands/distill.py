@@ -86,7 +86,7 @@ def distill(
         progress = stack.enter_context(Progress(folder.log))
         if folder.at_url is not None:
             folder.at_url.say = progress.event
-            if folder.report.is_file():
+            if folder.only_unsent:
                 progress.say(f"the run was finished before; what {folder.called} lacked of it is there now")
                 return Distilled(folder.path, folder.read_report())
         memory = stack.enter_context(PeakMemory())
@@ -95,8 +95,9 @@ def distill(
             preflight(config)
         data = load_data(config, progress)
         check_methods(config, {name: len(task.label_names) for name, task in data.items()})
-        if not folder.initial(config.seed).exists():
+        if folder.starts_over or not folder.initial(config.seed).exists():
             check_student(config, data)
+        folder.begin(config)
         teach_missing(config, data, progress)
         label_names = {name: task.label_names for name, task in data.items()}
         with contextlib.ExitStack() as teaching:

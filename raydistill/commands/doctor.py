@@ -37,11 +37,18 @@ from raydistill.commands.in_job import RUNS
 from raydistill.commands.run_folder import run_path
 from raydistill.config.loader import load_config
 from raydistill.config.models import Config, RayConfig
-from raydistill.remote import is_url
+from raydistill.config.text import expand
+from raydistill.errors import ConfigError
+from raydistill.remote import is_relative, is_url
 
 QUICK_S, IMPORTS_S, REACH_S, NODE_S, ALL_S = 30.0, 180.0, 30.0, 60.0, 300.0  # limits of the checks
 ON_NODES = ("raydistill", "torch", "transformers", "ray")
 STYLES = {Level.GOOD: "green", Level.WARNING: "yellow", Level.ERROR: "bold red"}
+
+NO_RUN: dict[str, Any] = {
+    "name": "none",
+    "tasks": {"none": {"domain": "text", "data": {"source": "csv", "path": "none"}}},
+}
 
 Source = Config | str | Path | Mapping[str, Any] | None
 
@@ -104,16 +111,20 @@ def doctor(source: Source = None, overrides: Iterable[str] = (), out: str | Path
 
 def _asked(source: Source, overrides: Iterable[str], out: str | Path | None) -> Asked:
     if source is None:
-        cache, store, ray = Config.model_fields["cache_dir"].default, None, RayConfig()
+        bare = load_config(NO_RUN, overrides)
+        cache, store, ray = bare.cache_dir, bare.store.path, bare.ray
         if out is None:
             out = os.environ.get(RUNS) or "runs"
-        run: str | Path = out if is_url(out) else Path(out).expanduser()
+        run: str | Path = out if is_url(out) else expand(out)
     else:
         # Not `as_config`, which loads torch.
         config = load_config(source.model_dump(mode="json") if isinstance(source, Config) else source, overrides)
         cache, store, ray, run = config.cache_dir, config.store.path, config.ray, run_path(config, out)
     # `~` stays: on another node it may be another folder.
     places = {"cache_dir": cache, "store.path": store, "run folder": str(run)}
+    for name, place in places.items():
+        if place is not None and is_relative(place):
+            raise ConfigError(f"{name} {place} is relative; write the whole path, with three strokes: file:///…")
     return Asked(ray, {name: _absolute(place) for name, place in places.items() if place is not None})
 
 

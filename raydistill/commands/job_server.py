@@ -18,6 +18,7 @@ from raydistill.errors import ConfigError, RaydistillError, first_line
 
 AT_HOME = "http://127.0.0.1:8265"  # where `ray dashboard` and `kubectl port-forward` bring it
 TRIES, PAUSE_S = 10, 2.0
+FIRST_S, ANSWER_S = 10.0, 60.0  # within which it answers: whether it is there, and a request
 CHARACTERS_A_SECOND = 100_000  # of the log, which is asked for whole
 NEEDS = "submitting a job needs what `ray[default]` installs: pip install 'raydistill[cluster]'"
 TOKEN = "export RAY_AUTH_MODE=token, with the cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
@@ -68,9 +69,20 @@ def job_client(address: str) -> Any:
         raise ConfigError(f"{NEEDS} ({first_line(error)})") from error
     for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
         logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
+
+    class Client(JobSubmissionClient):
+        """Ray's own waits for ever where a port is open and nobody answers, as at the end of a broken tunnel."""
+
+        limit_s = FIRST_S
+
+        def _do_request(self, *words: Any, **options: Any) -> Any:
+            return super()._do_request(*words, **{"timeout": self.limit_s, **options})
+
     try:
         with _without("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # which would win over what the user says
-            return JobSubmissionClient(address)
+            client = Client(address)
+        client.limit_s = ANSWER_S
+        return client
     except AuthenticationError as error:
         raise ConfigError(f"the cluster at {address} asks for a token, or for another one; {TOKEN}") from error
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:

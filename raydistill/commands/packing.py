@@ -7,7 +7,6 @@ beside the config do not go: a job names them where the cluster has them.
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import sys
 import sysconfig
@@ -31,7 +30,7 @@ CONFIG, SPACE = "config.yaml", "space.json"
 MOST_BYTES = 50 * 2**20  # of a user's modules: weights among them belong on storage
 OURS = "raydistill"
 NEVER = {"__pycache__", ".git", ".venv", "node_modules"}
-TEXTS = {".py", ".json", ".yaml", ".yml", ".toml", ".txt", ".cfg", ".ini", ".sh", ".md"}
+LOOKED_AT = 8192  # bytes: a file without a NUL among them is text
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,6 @@ def pack(config: Config, space: Mapping[str, Any] | None = None, path: Sequence[
         texts[SPACE] = json.dumps({**space, "config": CONFIG}, indent=1)
     files, elsewhere = find_modules(_named_modules(config, space), sys.path if path is None else path)
     check_file_names(files)
-    for name, source in files.items():
-        if source.suffix in TEXTS:
-            check_text(name, source.read_text(encoding="utf-8", errors="replace"))
     parcel = Parcel(texts, files, elsewhere)
     if parcel.size_bytes > MOST_BYTES:
         largest = max(files, key=lambda name: files[name].stat().st_size)
@@ -94,23 +90,32 @@ def pack(config: Config, space: Mapping[str, Any] | None = None, path: Sequence[
             f"the modules that the config names are {parcel.size_bytes / 2**20:.0f} MB, most of it in {largest}; more "
             f"than {MOST_BYTES // 2**20} MB do not go with a job: put weights and data on storage of the cluster"
         )
+    for name, source in files.items():
+        held = source.read_bytes()
+        if b"\0" not in held[:LOOKED_AT]:
+            check_text(name, held.decode("utf-8", errors="replace"))
     return parcel
 
 
 def find_modules(names: Iterable[str], path: Sequence[str]) -> tuple[dict[str, Path], tuple[str, ...]]:
     """The user's own modules among these, and those of their own that they import.
 
-    A module goes as its file, a package with all that lies in it. Installed ones and Python's own do not go.
+    A module goes as its file, a package with all that lies in it but what is hidden. Installed ones and Python's own
+    do not go.
 
     Args:
-        names: dotted; their first part counts.
+        names: dotted.
         path: as `sys.path`.
 
     Returns:
-        Files by their path within the job's folder, and the names that are nowhere here.
+        Files by their path within the job's folder, and the names of those that the cluster has to have: they are not
+        here, or installed here and nothing that raydistill needs.
+
+    Raises:
+        ConfigError: a link leads out of a package.
     """
     places = [str(place) for each in path if not _is_installed(place := Path(each).absolute())]
-    named = [name.partition(".")[0] for name in names]
+    named = {name.partition(".")[0]: name for name in names}
     files: dict[str, Path] = {}
     elsewhere: list[str] = []
     waiting, seen = list(named), set[str]()
@@ -120,8 +125,9 @@ def find_modules(names: Iterable[str], path: Sequence[str]) -> tuple[dict[str, P
             continue
         seen.add(name)
         spec = PathFinder.find_spec(name, places)
-        found = _files_of(name, spec.origin, list(spec.submodule_search_locations or ())) if spec else {}
-        if not found and name in named and importlib.util.find_spec(name) is None:
+        folders = list(spec.submodule_search_locations or ()) if spec else []
+        found = _files_of(name, spec.origin, folders, named.get(name, name)) if spec else {}
+        if not found and name in named and not _comes_with_raydistill(name):
             elsewhere.append(name)
         files |= found
         for source in found.values():
@@ -180,17 +186,47 @@ def _is_installed(place: Path) -> bool:
     )
 
 
-def _files_of(name: str, origin: str | None, folders: list[str]) -> dict[str, Path]:
+def _comes_with_raydistill(module: str) -> bool:
+    """Python's own, or of a package that raydistill needs: where it runs, they are."""
+    if module in sys.stdlib_module_names:
+        return True
+    needed = {pin.partition("==")[0] for pin in pinned_requirements()} | {OURS, "ray"}
+    return any(canonicalize_name(each) in needed for each in metadata.packages_distributions().get(module, ()))
+
+
+def _files_of(name: str, origin: str | None, folders: list[str], whole: str) -> dict[str, Path]:
+    """By their path in the job's folder.
+
+    Args:
+        whole: the dotted name that is wanted of it.
+    """
     if not folders:
         return {Path(origin).name: Path(origin)} if origin and Path(origin).is_file() else {}
-    if origin is None and not any(Path(folders[0]).glob("*.py")):
-        return {}  # any folder at all is a namespace package
     root = Path(folders[0])
-    return {
-        str(Path(name) / path.relative_to(root)): path
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and NEVER.isdisjoint(path.relative_to(root).parts)
-    }
+    if origin is None:  # any folder at all is a namespace package
+        wanted = next((Path(each) for each in folders if _has_module(Path(each), whole.split(".")[1:])), None)
+        if wanted is None:
+            return {}
+        root = wanted
+    found = {}
+    for path in sorted(root.rglob("*")):
+        parts = path.relative_to(root).parts
+        if not path.is_file() or not NEVER.isdisjoint(parts) or any(part.startswith(".") for part in parts):
+            continue
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise ConfigError(
+                f"{path} is a link to {path.resolve()}, out of the package that would go with the job; put the file "
+                "itself there, or take the link away"
+            )
+        found[str(Path(name, *parts))] = path
+    return found
+
+
+def _has_module(folder: Path, parts: list[str]) -> bool:
+    if not parts:
+        return any(folder.glob("*.py"))
+    place = folder.joinpath(*parts)
+    return place.with_name(f"{place.name}.py").is_file() or any(place.glob("*.py"))
 
 
 def _imported(source: Path) -> list[str]:

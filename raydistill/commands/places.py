@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from raydistill.config.models import Config
-from raydistill.remote import is_url
+from raydistill.remote import is_relative, is_url
 
 HUB = "hub:"
 
@@ -32,8 +32,12 @@ def places_in(config: Config) -> dict[str, str]:
 
 
 def relative_in(config: Config) -> dict[str, str]:
-    """Those of them that are another place wherever the command is called."""
-    return {key: path for key, path in places_in(config).items() if not path.startswith(("/", "~"))}
+    """Those of them, and of URLs, that are another place wherever the command is called."""
+    urls = {"store.path": config.store.path} | {
+        f"tasks.{name}.data.path": t.data.path for name, t in config.tasks.items()
+    }
+    relative = {key: path for key, path in places_in(config).items() if not path.startswith(("/", "~"))}
+    return relative | {key: url for key, url in urls.items() if url is not None and is_url(url) and is_relative(url)}
 
 
 def _if_folder(name: str) -> str | None:

@@ -48,8 +48,8 @@ def plan(
     """
     config = as_config(config, overrides)
     check_complete(config)
-    given = parse_speeds(speeds)
     there, taken = (parse_nodes(nodes), []) if nodes is not None else _nodes_there(config)
+    given = parse_speeds(speeds, {node.kind for node in there})
     wanted = demand(config, _to_teach(config))
     fitted = fit(wanted, there)
     if fitted.never and not config.ray.autoscales:
@@ -117,10 +117,10 @@ def _to_teach(config: Config) -> list[str]:
 
 def _remarks(wanted: Sequence[Together], there: Sequence[Node], imagined: bool) -> list[str]:
     remarks = []
+    room = Room(there)
     for together in wanted:
         for party in together.parties:
-            allowed = [there[at] for at in Room(there).allowed(party)]
-            kinds = dict.fromkeys(node.kind for node in allowed if GPU in node.resources)
+            kinds = dict.fromkeys(node.kind for node in room.kinds_allowed(party) if GPU in node.resources)
             if party.placement.num_gpus and len(kinds) > 1:
                 remarks.append(
                     f"{party.place} does not say which of {' and '.join(kinds)} it wants: the slowest is expected; set "

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from raydistill.errors import presentable
 from raydistill.planning.nodes import CPU
 from raydistill.planning.plan import Plan, Predicted
+from raydistill.secrecy import presentable
 
 WIDTH = 120  # of a file or a pipe, which has none of its own
 

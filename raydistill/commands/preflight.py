@@ -6,11 +6,12 @@ from typing import Any
 
 from raydistill.config.models import Config, PlacementConfig
 from raydistill.errors import ConfigError, first_line
+from raydistill.planning.demand import Party
+from raydistill.planning.fit import refusal
+from raydistill.planning.nodes import nodes_of_ray
 from raydistill.teachers.pool.placement import placement_options
 
 Asker = tuple[str, PlacementConfig, int]  # where the config says it, what it says, how many times
-
-SLACK = 1e-9  # fractions of a device add up to a little less than one
 
 
 def preflight(config: Config, training: bool = True) -> None:
@@ -72,26 +73,10 @@ def _check_fit(askers: list[Asker], autoscales: bool) -> None:
     """
     import ray
 
-    wanted: dict[str, list[tuple[str, float]]] = {}
-    for place, placement, count in askers:
+    for place, placement, _ in askers:
         _check_readable(place, placement)
-        for resource, amount in asks_for(placement).items():
-            wanted.setdefault(resource, []).append((place, amount * count))
-    if autoscales:
-        return
-    there = ray.cluster_resources()
-    for resource, asks in wanted.items():
-        total = sum(amount for _, amount in asks)
-        if total > there.get(resource, 0.0) + SLACK:
-            who = ", ".join(f"{place} {amount:g}" for place, amount in asks)
-            raise ConfigError(
-                f"the run asks for {total:g} {resource} ({who}) and the cluster has {there.get(resource, 0.0):g}; "
-                "lower the placements or use a larger cluster (ray.address); where an autoscaler can add it, set "
-                "ray.autoscales=true"
-            )
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    for place, placement, count in askers:
-        check_nodes(place, placement, count, nodes)
+    if not autoscales:
+        check_nodes(askers, ray.nodes())
 
 
 def _check_readable(place: str, placement: PlacementConfig) -> None:
@@ -107,32 +92,19 @@ def _check_readable(place: str, placement: PlacementConfig) -> None:
         raise ConfigError(f"{place}: Ray cannot read it: {first_line(error)}") from error
 
 
-def check_nodes(place: str, placement: PlacementConfig, count: int, nodes: list[dict[str, Any]]) -> None:
-    """An actor is on one node with all that it asks for.
+def check_nodes(askers: list[Asker], nodes: list[dict[str, Any]]) -> None:
+    """Whether there is room for all at one time, each with all that it asks for on one node.
 
     Args:
         nodes: as `ray.nodes` has them.
 
     Raises:
-        ConfigError: no node has the labels, or they do not hold that many.
+        ConfigError: who asks for what, and what there is.
     """
-    unmet = {key: value for key, value in placement.label_selector.items() if not _has_label(nodes, key, value)}
-    if unmet:
-        raise ConfigError(f"no node of the cluster has the labels {unmet} that {place}.label_selector asks for")
-    asked = asks_for(placement)
-    for key, value in placement.label_selector.items():
-        nodes = [node for node in nodes if _has_label([node], key, value)]
-    held = sum(
-        min(int((node["Resources"].get(resource, 0.0) + SLACK) / amount) for resource, amount in asked.items())
-        for node in (nodes if asked else [])
-    )
-    if asked and held < count:
-        what = " and ".join(f"{amount:g} {resource}" for resource, amount in asked.items())
-        which = " that it may run on" if placement.label_selector else ""
-        raise ConfigError(
-            f"{place} asks for {what} on one node, {count} times, and the nodes of the cluster{which} hold {held}; "
-            "lower it or use larger nodes"
-        )
+    parties = [Party(place, "teacher", place, placement, count, count, count) for place, placement, count in askers]
+    never = refusal(parties, nodes_of_ray(nodes))
+    if never:
+        raise ConfigError(f"{never}; where an autoscaler can add it, set ray.autoscales=true")
 
 
 def asks_for(placement: PlacementConfig) -> dict[str, float]:
@@ -141,9 +113,3 @@ def asks_for(placement: PlacementConfig) -> dict[str, float]:
     if placement.accelerator_type:
         asked[f"accelerator_type:{placement.accelerator_type}"] = 0.001
     return {resource: amount for resource, amount in asked.items() if amount}
-
-
-def _has_label(nodes: list[dict[str, Any]], key: str, value: str) -> bool:
-    if value.startswith(("in(", "!")):
-        return True  # Ray's own expressions: it decides
-    return any(node.get("Labels", {}).get(key) == value for node in nodes)

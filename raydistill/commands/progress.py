@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from raydistill.errors import presentable
+from raydistill.secrecy import presentable
 
 QUIET_S = 5.0  # between two lines of one phase where the output is not a terminal
 

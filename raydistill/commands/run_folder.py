@@ -21,8 +21,20 @@ from raydistill.errors import ConfigError, first_line
 from raydistill.remote import is_url
 from raydistill.remote.copies import NAME
 
-# What may differ between two calls that mean the same run: where it runs, not what it computes.
-ELSEWHERE = {"ray", "cache_dir", "num_seeds"}
+# What may differ between two calls that mean the same run: where it runs and how it waits, not what it computes.
+ELSEWHERE: Any = {
+    "ray": True,
+    "cache_dir": True,
+    "num_seeds": True,
+    "teachers": {
+        "__all__": {
+            "train": {"placement"},
+            **dict.fromkeys(("placement", "min_replicas", "max_replicas", "max_batch_size", "max_wait_ms"), True),
+            **dict.fromkeys(("window", "hedge_s", "timeout_s"), True),
+        }
+    },
+    "training": {"placement", "min_workers", "max_failures"},
+}
 OURS = {".lock", NAME, *BEFORE}  # what a folder may hold before its first distillation
 
 
@@ -33,7 +45,13 @@ class RunFolder:
         path: of the folder.
         url: that the folder is a copy of.
         at_url: this command's work on it.
+
+    Attributes:
+        starts_over: what an earlier run left is dropped as this one begins.
+        only_unsent: the run is finished, and its URL lacks some of it.
     """
+
+    starts_over = only_unsent = False
 
     def __init__(self, path: str | Path, url: str | None = None, at_url: RunAtUrl | None = None) -> None:
         self.path = expand(path).absolute()
@@ -117,6 +135,23 @@ class RunFolder:
                 "choose another --out"
             )
 
+    def begin(self, config: Config) -> None:
+        """From here on the folder is this run's: not before nothing refuses it, so that a mistake costs no results.
+
+        Raises:
+            ConfigError: it cannot be written.
+            RemoteError: it is at a URL, which cannot be.
+        """
+        if self.starts_over:
+            self.clear()
+            self.starts_over = False
+        # With more seeds than before: stopped and called again, it goes on.
+        self.report.unlink(missing_ok=True)
+        self.html.unlink(missing_ok=True)
+        write_atomically(self.config, dump_config(config))
+        if self.at_url is not None:
+            self.at_url.now()
+
     def clear(self) -> None:
         """Drop what an earlier run of the same config left."""
         for folder in (self.checkpoints, self.tensorboard, self.student):
@@ -134,7 +169,7 @@ def run_path(config: Config, out: str | Path | None) -> Path | str:
 
 @contextlib.contextmanager
 def open_run(config: Config, out: str | Path | None, again: bool = False) -> Iterator[RunFolder]:
-    """The folder of a run, ours for as long as the block lasts.
+    """The folder of a run, ours for as long as the block lasts; nothing in it changes before `RunFolder.begin`.
 
     An unfinished run of the same config goes on where it stopped; a finished one starts over, or, where only more
     seeds are asked for, goes on with the new ones.
@@ -215,7 +250,7 @@ def owned(path: Path, called: str | None = None) -> Iterator[None]:
 
 def _claim(folder: RunFolder, config: Config, again: bool) -> None:
     if again and folder.config.is_file():
-        folder.clear()
+        folder.starts_over = True
     elif folder.config.is_file():
         try:
             old = folder.read_config()
@@ -224,23 +259,18 @@ def _claim(folder: RunFolder, config: Config, again: bool) -> None:
         changed = difference(
             old.model_dump(mode="json", exclude=ELSEWHERE), config.model_dump(mode="json", exclude=ELSEWHERE)
         )
-        if changed:
+        if changed and (folder.checkpoints.exists() or folder.report.is_file()):
             raise ConfigError(
                 f"{folder.called} holds a run of another config ({changed}); choose another name or --out, or replace "
                 "it with --again"
             )
-        more_seeds = not changed and config.num_seeds > old.num_seeds
-        if folder.report.is_file() and not more_seeds:
-            # Finished, and the URL could not be reached in the end: only that is left to do.
-            if folder.at_url is None or folder.at_url.has(folder.report):
-                folder.clear()
-        elif more_seeds:
-            # From here on the run is unfinished: stopped and called again, it goes on.
-            folder.report.unlink(missing_ok=True)
-            folder.html.unlink(missing_ok=True)
+        finished = folder.report.is_file() and config.num_seeds <= old.num_seeds
+        # Finished, and the URL could not be reached in the end: only that is left to do.
+        unsent = folder.at_url is not None and not folder.at_url.has(folder.report)
+        folder.only_unsent = finished and unsent
+        folder.starts_over = bool(changed) or (finished and not unsent)
     elif any(entry.name not in OURS for entry in folder.path.iterdir()):
         raise ConfigError(f"{folder.path} is not empty and not a run folder; choose another --out")
-    write_atomically(folder.config, dump_config(config))
 
 
 def difference(old: Any, new: Any, place: str = "") -> str:

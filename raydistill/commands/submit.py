@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from raydistill.commands.confidential import check_words
 from raydistill.commands.in_job import SUBMITTED_BY, VERSION
 from raydistill.commands.job_server import AT_HOME, Job, ended, follow, job_client, send
 from raydistill.commands.packing import CONFIG, OURS, SPACE, Parcel, own_package, pack, pinned_requirements
@@ -19,7 +20,7 @@ from raydistill.config.loader import check_complete, load_config
 from raydistill.config.models import Config
 from raydistill.config.text import expand
 from raydistill.errors import ConfigError
-from raydistill.remote import is_url
+from raydistill.remote import is_relative, is_url
 
 STOP_S = 30  # what a job that is told to stop has to leave everything in order; Ray's own default is 3
 
@@ -62,10 +63,10 @@ def submit(
     overrides = list(overrides)
     loaded = config if isinstance(config, Config) and not overrides else load_config(_content(config), overrides)
     check_complete(loaded)
-    if out is not None and not is_url(out) and not expand(out).is_absolute():
+    if out is not None and (is_relative(out) if is_url(out) else not expand(out).is_absolute()):
         raise ConfigError(
             f"--out {out} is relative, and a job writes nothing here; give a whole path on storage of the cluster, "
-            f"such as --out /shared/{out}"
+            f"such as --out /shared/runs/mine"
         )
     if out is not None and is_url(out) and space is not None:
         raise ConfigError(
@@ -75,6 +76,7 @@ def submit(
     parcel = pack(loaded, space)
     words = ["tune", SPACE, *overrides] if space is not None else ["distill", CONFIG]
     words += [*options, *(["--out", str(out)] if out is not None else [])]
+    check_words(words)
     client = job_client(address or os.environ.get("RAY_API_SERVER_ADDRESS") or AT_HOME)
     with _folder_of(parcel) as folder:
         environment = runtime_environment(folder, install)

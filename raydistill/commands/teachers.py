@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from raydistill.commands.cluster import UNREACHED, connection, knock, knock_at_default
+from raydistill.commands.cluster import UNREACHED, connection, knock, knock_at_default, try_token
 from raydistill.errors import ConfigError, first_line
 from raydistill.teachers.pool.messages import PoolStatus
 
@@ -134,6 +134,7 @@ def _running_ray(address: str | None) -> Iterator[bool]:
         knock(address, "--address")
     else:
         knock_at_default()
+    try_token(address)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(connection(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR))

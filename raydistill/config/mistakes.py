@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from raydistill.errors import without_secrets
+from raydistill.secrecy import without_secrets
 
 UNION_PARTS = ("constrained-", "dict[")  # what pydantic calls the types of a union
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from raydistill.errors import presentable
+from raydistill.secrecy import presentable
 
 
 def model_card(report: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from raydistill.errors import presentable
+from raydistill.secrecy import presentable
 
 FIGHT = -0.05  # mean cosine of two tasks' gradients
 TEACHER_BOUND = 0.1  # share of its time that a student waits for teachers

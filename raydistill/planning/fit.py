@@ -41,10 +41,11 @@ def fit(wanted: Sequence[Together], nodes: Sequence[Node]) -> Fit:
         if never:
             return Fit(placed, tuple(waiting), never, rooms)
         room = Room(nodes)
+        by_choosiness = sorted(together.parties, key=lambda each: choosiness(each, room))
         spots: dict[str, list[Spot]] = {party.name: [] for party in together.parties}
         # First what cannot be done without: one replica of each teacher, and the workers.
         for goal in ("fewest", "least"):
-            for party in sorted(together.parties, key=lambda each: choosiness(each, nodes)):
+            for party in by_choosiness:
                 while len(spots[party.name]) < getattr(party, goal) and (spot := room.take(party)) is not None:
                     spots[party.name].append(spot)
         for party in together.parties:
@@ -66,26 +67,26 @@ def refusal(parties: Sequence[Party], nodes: Sequence[Node]) -> str:
     that one of them may run on.
     """
     asked: dict[str, list[tuple[str, float]]] = {}
+    everything = Room(nodes)
     for party in parties:
+        if not everything.num_allowed(party):
+            kind = party.placement.accelerator_type
+            if kind and not total(nodes, f"{TYPE_RESOURCE}{kind}"):
+                return f"no node of the cluster has the accelerator_type {kind!r} that {party.place} asks for"
+            wanted = dict(party.placement.label_selector)
+            return f"no node of the cluster has the labels {wanted} that {party.place}.label_selector asks for"
         for resource, amount in party.needs.items():
             asked.setdefault(resource, []).append((party.place, amount * party.required))
     for resource, asks in asked.items():
         amount, there = sum(each for _, each in asks), total(nodes, resource)
         if amount > there + SLACK:
-            if resource.startswith(TYPE_RESOURCE):
-                kind = resource.removeprefix(TYPE_RESOURCE)
-                return f"no node of the cluster has the accelerator_type {kind!r} that {asks[0][0]} asks for"
             who = ", ".join(f"{place} {each:g}" for place, each in asks)
             return (
                 f"the run asks for {amount:g} {resource} ({who}) and the cluster has {there:g}; lower the placements "
-                "or use a larger cluster"
+                "or use a larger cluster (ray.address)"
             )
     for party in parties:
-        room = Room(nodes)
-        if not room.allowed(party):
-            wanted = dict(party.placement.label_selector)
-            return f"no node of the cluster has the labels {wanted} that {party.place}.label_selector asks for"
-        held = 0
+        room, held = Room(nodes), 0
         while party.needs and held < party.required and room.take(party) is not None:
             held += 1
         if party.needs and held < party.required:
@@ -96,6 +97,6 @@ def refusal(parties: Sequence[Party], nodes: Sequence[Node]) -> str:
     return ""
 
 
-def choosiness(party: Party, nodes: Sequence[Node]) -> tuple[int, float, float]:
+def choosiness(party: Party, room: Room) -> tuple[int, float, float]:
     """Smaller is choosier: fewer nodes will do, then more GPUs, then more cores."""
-    return len(Room(nodes).allowed(party)), -party.placement.num_gpus, -party.placement.num_cpus
+    return room.num_allowed(party), -party.placement.num_gpus, -party.placement.num_cpus

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from raydistill.errors import ConfigError
@@ -124,8 +124,11 @@ class Speeds:
         return lines
 
 
-def parse_speeds(words: Iterable[str]) -> dict[str, float]:
+def parse_speeds(words: Iterable[str], there: Collection[str] = ()) -> dict[str, float]:
     """From `L4=3.5`: by kind, times as fast as the device that is probed.
+
+    Args:
+        there: kinds of the nodes, which may be none that are known here.
 
     Raises:
         ConfigError: no such pair, no such kind, or no number above zero.
@@ -139,5 +142,5 @@ def parse_speeds(words: Iterable[str]) -> dict[str, float]:
             speed = 0.0
         if not 0 < speed < float("inf"):
             raise ConfigError(f"--speed: {word!r} is no KIND=TIMES; write L4=3.5 for 3.5 times the probed device")
-        speeds[kind.upper() if kind.upper() == GPU else named(kind, "--speed")] = speed
+        speeds[kind if kind in there else kind.upper() if kind.upper() == GPU else named(kind, "--speed")] = speed
     return speeds

@@ -14,8 +14,8 @@ from raydistill.errors import ConfigError
 CPU, GPU = "CPU", "GPU"
 TYPE_RESOURCE, TYPE_LABEL = "accelerator_type:", "ray.io/accelerator-type"
 GB_A_CORE = 4.0  # of the nodes that `cpu16` stands for
-MOST = 100_000  # devices in one word
-SAID = r"(?P<count>\d+)x(?P<kind>[A-Za-z][\w-]*)"
+MOST = 100_000  # devices in one word, and cores or GB of a node
+SAID = r"(?P<count>\d{1,9})x(?P<kind>[A-Za-z][\w-]*)"
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _nodes_of(word: str) -> list[Node]:
     if not 0 < count <= MOST:
         raise ConfigError(f"--nodes: {word!r}: between 1 and {MOST:,} of a kind can be planned for")
     measures, labels = _pairs(word, pairs)
-    cores = re.fullmatch(r"cpu(\d+)", kind, re.IGNORECASE)
+    cores = re.fullmatch(r"cpu(\d{1,6})", kind, re.IGNORECASE)
     if cores:
         cpus = measures.get("cpus", float(cores[1]))
         if cpus <= 0 or "gpus" in measures:
@@ -120,17 +120,16 @@ def _nodes_of(word: str) -> list[Node]:
     each = int(measures.get("gpus", usual.per_node))
     if each < 1 or each != measures.get("gpus", each):
         raise ConfigError(f"--nodes: {word!r}: gpus is a whole number of GPUs a node, 1 at least")
-    nodes = []
-    for first in range(0, count, each):
-        gpus = min(each, count - first)
+
+    def of(gpus: int) -> Node:
         # A node with fewer than it could have is a smaller machine of the same make.
         share = gpus / usual.per_node
         cpus = measures.get("cpus", float(max(1, round(usual.node_cpus * share))))
         resources = {CPU: cpus, GPU: float(gpus), f"{TYPE_RESOURCE}{name}": 1.0}
-        nodes.append(
-            Node(name, resources, {TYPE_LABEL: name, **labels}, cpus, measures.get("memory", usual.node_gb * share))
-        )
-    return nodes
+        memory = measures.get("memory", usual.node_gb * share)
+        return Node(name, resources, {TYPE_LABEL: name, **labels}, cpus, memory)
+
+    return [of(each)] * (count // each) + ([of(count % each)] if count % each else [])
 
 
 def _pairs(word: str, pairs: Iterable[str]) -> tuple[dict[str, float], dict[str, str]]:
@@ -140,11 +139,15 @@ def _pairs(word: str, pairs: Iterable[str]) -> tuple[dict[str, float], dict[str,
         key, equals, value = pair.partition("=")
         if not key or not equals or not value:
             raise ConfigError(f"--nodes: {word!r}: {pair!r} is no key=value; write role=teacher, gpus=4, cpus=64")
+        if key in measures or key in labels:
+            raise ConfigError(f"--nodes: {word!r}: {key} stands there twice")
         if key in ("gpus", "cpus", "memory"):
             try:
                 measures[key] = float(value)
             except ValueError:
                 raise ConfigError(f"--nodes: {word!r}: {key} is a number, not {value!r}") from None
+            if not 0 <= measures[key] <= MOST or (key != "cpus" and not measures[key]):  # nor NaN
+                raise ConfigError(f"--nodes: {word!r}: {key} is more than nothing and at most {MOST:,}, not {value}")
         else:
             labels[key] = value
     return measures, labels

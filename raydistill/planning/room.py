@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from raydistill.planning.demand import Party
 from raydistill.planning.nodes import ACCELERATORS, GPU, Node
@@ -26,93 +27,134 @@ class Spot:
     gpus: tuple[int, ...] = ()
 
 
-class Room:
-    """What is free on each node, as actors take their places."""
+@dataclass
+class _Alike:
+    """Nodes that are alike and have the same left: of thousands of nodes there are few kinds.
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
-        self.nodes = nodes
-        self._free = [dict(node.resources) for node in nodes]
-        self._gpus = [_devices(node.resources.get(GPU, 0.0)) for node in nodes]
-        self._holders: list[Counter[str]] = [Counter() for _ in nodes]
+    Attributes:
+        free: by resource; `gpus`: of each device.
+        holders: how many of whom are on each.
+        members: their positions in the list of nodes, as a heap.
+    """
 
-    def take(self, party: Party) -> Spot | None:
-        """A place for one more of these; None where there is none. Which node is the best one: see `_order`."""
-        best = min((at for at in self.allowed(party) if self._holds(at, party)), key=self._order(party), default=None)
-        if best is None:
-            return None
-        gpus = self._take_gpus(best, party.placement.num_gpus)
-        for resource, amount in party.needs.items():
-            self._free[best][resource] -= amount
-        self._holders[best][party.place] += 1
-        return Spot(best, gpus)
+    node: Node
+    free: dict[str, float]
+    gpus: tuple[float, ...]
+    holders: Counter[str] = field(default_factory=Counter)
+    members: list[int] = field(default_factory=list)
 
-    def allowed(self, party: Party) -> list[int]:
-        """Nodes that have its labels and its type of accelerator, whether they are free or not."""
-        placement = party.placement
-        return [
-            at
-            for at, node in enumerate(self.nodes)
-            if all(has_label(node.labels, key, value) for key, value in placement.label_selector.items())
-            and all(resource in node.resources for resource in party.needs if ":" in resource)
-        ]
+    @property
+    def key(self) -> Hashable:
+        """The same for those that can be counted as one."""
+        node = (self.node.kind, *(tuple(sorted(each.items())) for each in (self.node.resources, self.node.labels)))
+        return node, tuple(sorted(self.free.items())), self.gpus, tuple(sorted(self.holders.items()))
 
-    def why_not(self, party: Party) -> str:
-        """Why there is no place for one more."""
-        allowed = self.allowed(party)
-        if not allowed:
-            return f"no node has what it asks for ({party})"
-        which = "no node" if len(allowed) == len(self.nodes) else "none of the nodes that it may run on"
-        for resource, amount in party.needs.items():
-            if not any(self._has(at, resource, amount) for at in allowed):
-                return f"{which} has {amount:g} {resource} free{self._held_by(allowed, resource)}"
-        return f"{which} has all of {party} free{self._held_by(allowed, None)}"
+    def may_run(self, party: Party) -> bool:
+        """It has its labels and its type of accelerator, whether it is free or not."""
+        return all(
+            has_label(self.node.labels, key, value) for key, value in party.placement.label_selector.items()
+        ) and all(resource in self.node.resources for resource in party.needs if ":" in resource)
 
-    def _held_by(self, allowed: list[int], resource: str | None) -> str:
-        holders: Counter[str] = Counter()
-        for at in allowed:
-            if resource is None or self.nodes[at].resources.get(resource, 0.0):
-                holders.update(self._holders[at])
-        words = ", ".join(f"{count:,} × {place}" for place, count in holders.items())
-        return f" beside {words}" if words else ""
-
-    def _holds(self, at: int, party: Party) -> bool:
-        return all(self._has(at, resource, amount) for resource, amount in party.needs.items())
-
-    def _has(self, at: int, resource: str, amount: float) -> bool:
-        if self._free[at].get(resource, 0.0) + SLACK < amount:
+    def has(self, resource: str, amount: float) -> bool:
+        """It is free for one actor."""
+        if self.free.get(resource, 0.0) + SLACK < amount:
             return False
         if resource != GPU:
             return True
         if amount < 1:  # a part is of one device
-            return any(free + SLACK >= amount for free in self._gpus[at])
-        return sum(free + SLACK >= 1 for free in self._gpus[at]) >= int(amount)
+            return any(free + SLACK >= amount for free in self.gpus)
+        return sum(free + SLACK >= 1 for free in self.gpus) >= int(amount)
 
-    def _take_gpus(self, at: int, amount: float) -> tuple[int, ...]:
-        devices = self._gpus[at]
-        if not amount:
-            return ()
-        if amount < 1:
+    def with_one_more(self, party: Party) -> tuple[_Alike, tuple[int, ...]]:
+        """The same kind of node with an actor on it, and the devices that the actor has a part of."""
+        devices, amount = list(self.gpus), party.placement.num_gpus
+        chosen: list[int] = []
+        if 0 < amount < 1:
             # The fullest that still has room, so that whole ones stay whole.
             chosen = [min((i for i, free in enumerate(devices) if free + SLACK >= amount), key=lambda i: devices[i])]
-        else:
+        elif amount:
             chosen = [i for i, free in enumerate(devices) if free + SLACK >= 1][: int(amount)]
         for device in chosen:
             devices[device] -= min(amount, 1.0)
-        return tuple(chosen)
+        free = {key: value - party.needs.get(key, 0.0) for key, value in self.free.items()}
+        return _Alike(self.node, free, tuple(devices), self.holders + Counter([party.place])), tuple(chosen)
 
-    def _order(self, party: Party) -> Callable[[int], tuple[bool, float, float, int]]:
-        """GPUs are left to those that ask for them; where a run does not say which kind it wants, it has to expect the
-        slowest; then the fullest node, or the emptiest where it wants to be spread."""
-        asks_gpu = bool(party.placement.num_gpus)
-        spread = party.placement.strategy == "spread"
 
-        def key(at: int) -> tuple[bool, float, float, int]:
-            node = self.nodes[at]
-            speed = ACCELERATORS[node.kind].tflops if node.kind in ACCELERATORS else 0.0
-            left = sum(self._free[at].get(each, 0.0) for each in party.needs if ":" not in each)
-            return not asks_gpu and GPU in node.resources, speed if asks_gpu else 0.0, -left if spread else left, at
+class Room:
+    """What is free on each node, as actors take their places."""
 
-        return key
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.num_nodes = len(nodes)
+        self._kinds: dict[Hashable, _Alike] = {}
+        known: dict[int, _Alike] = {}  # many are one object
+        for at, node in enumerate(nodes):
+            if id(node) not in known:
+                each = _Alike(node, dict(node.resources), _devices(node.resources.get(GPU, 0.0)))
+                known[id(node)] = self._kinds.setdefault(each.key, each)
+            known[id(node)].members.append(at)
+
+    def take(self, party: Party) -> Spot | None:
+        """A place for one more of these; None where there is none. Which node is the best one: see `_order`."""
+        order = _order(party)
+        holding = [
+            (each, key)
+            for key, each in self._kinds.items()
+            if each.may_run(party) and all(each.has(resource, amount) for resource, amount in party.needs.items())
+        ]
+        if not holding:
+            return None
+        best, key = min(holding, key=lambda pair: (order(pair[0]), pair[0].members[0]))
+        at = heapq.heappop(best.members)
+        if not best.members:
+            del self._kinds[key]
+        taken, gpus = best.with_one_more(party)
+        taken = self._kinds.setdefault(taken.key, taken)
+        heapq.heappush(taken.members, at)
+        return Spot(at, gpus)
+
+    def num_allowed(self, party: Party) -> int:
+        """Nodes that it may run on, whether they are free or not."""
+        return sum(len(each.members) for each in self._kinds.values() if each.may_run(party))
+
+    def kinds_allowed(self, party: Party) -> list[Node]:
+        """One of each kind of them."""
+        return [each.node for each in self._kinds.values() if each.may_run(party)]
+
+    def why_not(self, party: Party) -> str:
+        """Why there is no place for one more."""
+        allowed = [each for each in self._kinds.values() if each.may_run(party)]
+        if not allowed:
+            return f"no node has what it asks for ({party})"
+        everywhere = self.num_allowed(party) == self.num_nodes
+        which = "no node" if everywhere else "none of the nodes that it may run on"
+        for resource, amount in party.needs.items():
+            if not any(each.has(resource, amount) for each in allowed):
+                return f"{which} has {amount:g} {resource} free{_held_by(allowed, resource)}"
+        return f"{which} has all of {party} free{_held_by(allowed, None)}"
+
+
+def _held_by(kinds: list[_Alike], resource: str | None) -> str:
+    holders: Counter[str] = Counter()
+    for each in kinds:
+        if resource is None or each.node.resources.get(resource, 0.0):
+            holders.update({place: count * len(each.members) for place, count in each.holders.items()})
+    words = ", ".join(f"{count:,} × {place}" for place, count in holders.items())
+    return f" beside {words}" if words else ""
+
+
+def _order(party: Party) -> Callable[[_Alike], tuple[bool, float, float]]:
+    """GPUs are left to those that ask for them; where a run does not say which kind it wants, it has to expect the
+    slowest; then the fullest node, or the emptiest where it wants to be spread."""
+    asks_gpu = bool(party.placement.num_gpus)
+    spread = party.placement.strategy == "spread"
+
+    def key(each: _Alike) -> tuple[bool, float, float]:
+        node = each.node
+        speed = ACCELERATORS[node.kind].tflops if node.kind in ACCELERATORS else 0.0
+        left = sum(each.free.get(resource, 0.0) for resource in party.needs if ":" not in resource)
+        return not asks_gpu and GPU in node.resources, speed if asks_gpu else 0.0, -left if spread else left
+
+    return key
 
 
 def has_label(labels: Mapping[str, str], key: str, wanted: str) -> bool:
@@ -123,6 +165,6 @@ def has_label(labels: Mapping[str, str], key: str, wanted: str) -> bool:
     return (labels.get(key) in values) is not negated
 
 
-def _devices(amount: float) -> list[float]:
+def _devices(amount: float) -> tuple[float, ...]:
     whole = int(amount)
-    return [1.0] * whole + ([amount - whole] if amount - whole > SLACK else [])
+    return (1.0,) * whole + ((amount - whole,) if amount - whole > SLACK else ())

@@ -21,6 +21,7 @@ from raydistill.errors import RemoteError
 from raydistill.remote.files import Remote, is_inside
 from raydistill.remote.outbox import Outbox, Stamp
 
+LARGEST = 2**63  # of nanoseconds, and of bytes
 MANIFEST, NAME = "manifest.json", ".copy.json"
 
 
@@ -103,10 +104,12 @@ class WorkingCopy(Outbox):
         try:
             content = json.loads(self.remote.read(MANIFEST))
             files = {str(name): (int(size), int(changed)) for name, (size, changed) in content["files"].items()}
+            if not all(0 <= number < LARGEST for stamp in files.values() for number in stamp):
+                raise ValueError("no size or time is so large")
             return {"name": str(content["copy"]), "files": {name: files[name] for name in files if is_inside(name)}}
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise RemoteError(
                 f"{self.remote.key} {self.remote.url}/{MANIFEST} is damaged; remove it, and what lies beside it is "
                 "taken as it is"

@@ -15,7 +15,9 @@ import fsspec
 from fsspec.spec import AbstractBufferedFile
 
 from raydistill.atomic import replacing
-from raydistill.errors import ConfigError, RaydistillError, RemoteError, first_line, holds_secret, without_secrets
+from raydistill.errors import ConfigError, RaydistillError, RemoteError, first_line
+from raydistill.remote import is_relative
+from raydistill.secrecy import holds_secret, without_secrets
 
 Result = TypeVar("Result")
 REACHED_S = 60.0  # for the first answer
@@ -64,6 +66,8 @@ class Remote:
     ) -> None:
         self.url, self.key, self.such_as, self.failure = url.rstrip("/"), key, such_as, failure
         self.moved_at = time.monotonic()
+        if is_relative(url):
+            raise ConfigError(f"{key} {url} is relative; write the whole path, with three strokes: file:///…")
         if holds_secret(url):
             raise ConfigError(
                 f"{key} {without_secrets(url)} holds a password or a key; leave it out, and give it in the environment "

@@ -146,8 +146,9 @@ def read_card(remote: Remote) -> Card | None:
         RemoteError: the URL cannot be used.
     """
     try:
-        return Card(**json.loads(remote.read(OWNER)))
-    except (FileNotFoundError, ValueError, TypeError):
+        card = Card(**json.loads(remote.read(OWNER)))
+        return replace(card, pid=int(card.pid), beat=int(card.beat), at=float(card.at))
+    except (FileNotFoundError, ValueError, TypeError, OverflowError):
         return None
 
 

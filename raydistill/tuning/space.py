@@ -13,7 +13,8 @@ from raydistill.commands.in_job import place_to_write
 from raydistill.config.basics import Frozen
 from raydistill.config.mistakes import explain
 from raydistill.config.text import expand, read_mapping
-from raydistill.errors import ConfigError, without_secrets
+from raydistill.errors import ConfigError
+from raydistill.secrecy import without_secrets
 
 Goal = Literal["max", "min"]
 Sampler = Literal["tpe", "gp", "nsga2", "random", "grid"]

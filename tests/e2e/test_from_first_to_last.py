@@ -127,3 +127,12 @@ def test_a_run_folder_of_another_config_is_refused_and_kept(story: Story) -> Non
     for word in (str(story.run), "training.num_steps", "12", "13", "--again"):
         assert word in done.errors[0]
     assert report_of(story.run) == story.first_report
+
+
+def test_a_repetition_that_is_refused_costs_no_results(story: Story) -> None:
+    before = {path.name for path in story.run.iterdir()}
+    for mistake in ("ray.address=127.0.0.1:1", "teachers.expert.placement.num_cpus=99"):
+        done = story.lab.run("distill", story.config, mistake, "--out", story.run, "--again")
+        assert done.code == 2 and "another config" not in done.stderr, done.stderr
+    assert {path.name for path in story.run.iterdir()} == before
+    assert report_of(story.run) == story.first_report

@@ -72,9 +72,9 @@ def check_recipe(config: Config, nodes: Nodes) -> None:
     """What the preflight says of all that the recipe asks for."""
     for name, teacher in config.teachers.items():
         assert teacher.train is not None and teacher.train.placement is not None
-        check_nodes(f"teachers.{name}.train.placement", teacher.train.placement, 1, nodes)
-        check_nodes(f"teachers.{name}.placement", teacher.placement, teacher.min_replicas, nodes)
-    check_nodes("training.placement", config.training.placement, config.training.num_workers, nodes)
+        check_nodes([(f"teachers.{name}.train.placement", teacher.train.placement, 1)], nodes)
+        check_nodes([(f"teachers.{name}.placement", teacher.placement, teacher.min_replicas)], nodes)
+    check_nodes([("training.placement", config.training.placement, config.training.num_workers)], nodes)
     together: dict[str, float] = {}
     for teacher in config.teachers.values():
         for resource, amount in asks_for(teacher.placement).items():
@@ -82,7 +82,7 @@ def check_recipe(config: Config, nodes: Nodes) -> None:
     everyone = PlacementConfig(
         num_cpus=together["CPU"], num_gpus=together["GPU"], label_selector=teacher.placement.label_selector
     )
-    check_nodes("all teachers at one time", everyone, 1, nodes)
+    check_nodes([("all teachers at one time", everyone, 1)], nodes)
 
 
 def changes(path: Path) -> list[int]:

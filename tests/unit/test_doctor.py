@@ -19,7 +19,7 @@ import pytest
 from raydistill.commands.checks import node_script
 from raydistill.commands.checks.findings import Finding, Level, bad, checked, good, run_script, warning
 from raydistill.commands.checks.gpus import judge_gpus
-from raydistill.commands.checks.node_script import DRIVER, read_words, remove_word, write_word
+from raydistill.commands.checks.node_script import DRIVER, look, read_words, remove_word, write_word
 from raydistill.commands.checks.nodes import judge_clocks, judge_node_versions, judge_places, judge_space
 from raydistill.commands.checks.reaching import (
     Token,
@@ -32,7 +32,7 @@ from raydistill.commands.checks.reaching import (
     read_token,
 )
 from raydistill.commands.checks.versions import judge_bounds, judge_imports, judge_python
-from raydistill.commands.doctor import _Printer
+from raydistill.commands.doctor import _asked, _Printer
 from raydistill.config.models import RayConfig
 from raydistill.errors import ConfigError
 
@@ -523,10 +523,32 @@ def test_a_url_of_an_unknown_kind_is_told() -> None:
     assert "ValueError" in write_word("nothing://bucket/labels", DRIVER, "word")["error"]
 
 
+def test_folders_that_were_made_for_a_url_go_again(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/deep/labels"
+    about = write_word(url, DRIVER, "word", make=True)
+    assert about["error"] == "" and (tmp_path / "deep" / "labels").is_dir()
+    remove_word(url, DRIVER, "word", about["made"])
+    assert not (tmp_path / "deep").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     about = write_word(str(tmp_path / "file" / "cache"), DRIVER, "word", make=True)
     assert "NotADirectoryError" in about["error"]
+
+
+def test_without_a_config_the_settings_are_the_default_ones_and_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYDISTILL_RUNS", "/shared/runs")
+    asked = _asked(None, ["ray.address=127.0.0.1:6379", "cache_dir=/shared/cache"], None)
+    assert asked.ray.address == "127.0.0.1:6379"
+    assert asked.places == {"cache_dir": "/shared/cache", "run folder": "/shared/runs"}
+    for place in ("file://runs/mine", "~nobody-of-that-name/runs"):
+        with pytest.raises(ConfigError):
+            _asked(None, [], place)
+
+
+def test_what_is_no_disk_is_not_full() -> None:
+    assert "/proc" not in look(["/proc/nothing"], [], "/")["disks"]
 
 
 def test_this_machine_can_be_looked_at() -> None:

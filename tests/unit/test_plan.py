@@ -83,6 +83,11 @@ def test_nodes_are_read_from_words(words: str, told: list[str]) -> None:
         ("4xL4:gpus=0.5", "gpus is a whole number"),
         ("4xL4:cpus=many", "cpus is a number, not 'many'"),
         ("4xcpu8:gpus=2", "and no gpus"),
+        ("1xL4:gpus=nan", "gpus is more than nothing"),
+        ("4xcpu8:cpus=inf", "cpus is more than nothing and at most 100,000"),
+        ("4xcpu8:memory=-4", "memory is more than nothing"),
+        ("1xL4:role=a:role=b", "role stands there twice"),
+        (f"{'9' * 5000}xL4", "is no number of devices"),
     ],
 )
 def test_a_word_that_means_nothing_is_refused(words: str, named: str) -> None:
@@ -108,6 +113,7 @@ def test_speeds_come_from_data_sheets_or_from_the_user() -> None:
     assert Speeds("H100").of("H100") == Speeds("CPU").of("CPU") == 1.0
     assert Speeds("CPU", tflops=0.1).of("L4") > 100
     assert "rough" in Speeds("CPU", tflops=0.1).remarks(["L4"])[0]
+    assert parse_speeds(["A10=2"], {"A10"}) == {"A10": 2.0}
     for word in ("L4", "L4=0", "L4=fast", "L5=2"):
         with pytest.raises(ConfigError, match="--speed"):
             parse_speeds([word])
@@ -142,6 +148,18 @@ def test_what_asks_for_no_gpu_leaves_gpu_nodes_alone_and_spreading_takes_the_emp
     packed, spread = together.parties
     room = Room(parse_nodes("1xL4,2xcpu4"))
     assert [room.take(packed), room.take(packed), room.take(spread)] == [Spot(1), Spot(1), Spot(2)]
+
+
+def test_large_clusters_fill_up_node_by_node() -> None:
+    config = config_with({"packed": {}, "spread": {"placement": {"strategy": "spread"}}})
+    (together,) = demand(config)
+    packed, spread = together.parties
+    room = Room(parse_nodes("50000xcpu2"))
+    assert [room.take(packed) for _ in range(5)] == [Spot(0), Spot(0), Spot(1), Spot(1), Spot(2)]
+    assert [room.take(spread) for _ in range(3)] == [Spot(3), Spot(4), Spot(5)]
+    for _ in range(20_000):
+        assert room.take(packed) is not None
+    assert room.num_allowed(packed) == 50_000
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import failing_files
 import pytest
@@ -114,6 +115,7 @@ def test_names_that_lead_out_of_a_folder_are_not_followed(name: str) -> None:
         ("nonsense://bucket/run", ConfigError, "no URL that is known here"),
         ("s3://key:secretsecret@bucket/run", ConfigError, "password or a key"),
         ("ftp://127.0.0.1:1/run", RemoteError, "refused"),
+        ("file://runs/run", ConfigError, "is relative; write the whole path"),
         ("file:///dev/null/run", RemoteError, "cannot be used"),
     ],
 )
@@ -238,8 +240,10 @@ def test_what_a_manifest_names_outside_of_the_folder_is_left_alone(remote: Remot
     assert texts(one.folder) == {"a.txt": "a"} and not list(tmp_path.glob("**/escaped.txt"))
 
 
-def test_a_damaged_manifest_is_one_line(remote: Remote, tmp_path: Path) -> None:
-    remote.write(b"[1]", MANIFEST)
+@pytest.mark.parametrize("content", ["[1]", json.dumps({"copy": "x", "files": {"a.txt": [1, 10**30]}})])
+def test_a_damaged_manifest_is_one_line(remote: Remote, tmp_path: Path, content: str) -> None:
+    remote.write(b"a", "a.txt")
+    remote.write(content.encode(), MANIFEST)
     with pytest.raises(RemoteError, match=r"manifest\.json is damaged"):
         machine(tmp_path / "one", remote).take()
 
@@ -305,6 +309,17 @@ def test_a_dead_owner_is_followed_whatever_his_clock_said(remote: Remote) -> Non
     began = time.monotonic()
     Owner(remote, "copy three").take()
     assert time.monotonic() - began < 0.5
+
+
+CARD = {"id": "a", "copy": "b", "host": "c", "pid": 1, "beat": 2}
+
+
+@pytest.mark.parametrize("damaged", [[], CARD, {**CARD, "at": "x"}, {**CARD, "at": 0.0, "pid": "x"}])
+def test_a_card_that_cannot_be_read_is_nobodys(remote: Remote, damaged: Any) -> None:
+    remote.write(json.dumps(damaged).encode(), OWNER)
+    owner = Owner(remote, "copy one")
+    owner.take()
+    owner.release()
 
 
 def test_who_worked_in_the_very_same_copy_is_dead(remote: Remote) -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 import failing_files
 import pytest
 from failing_files import FlakyFiles
+from run_folders import begun
 
 import raydistill
 from raydistill.commands.in_job import JOB, RUNS, place_to_write
 from raydistill.commands.run_at_url import is_of_workers
-from raydistill.commands.run_folder import RunFolder, folder_for_notes, open_run, read_run, write_atomically
+from raydistill.commands.run_folder import RunFolder, folder_for_notes, read_run, write_atomically
 from raydistill.config.models import Config
 from raydistill.errors import ConfigError, RaydistillError, RemoteError
 from raydistill.remote import owner, sending
@@ -70,7 +71,7 @@ def leave(
     again: bool = False,
     ends: Callable[[RunFolder], object] = lambda folder: None,
 ) -> Path:
-    with open_run(config, url, again) as folder:
+    with begun(config, url, again) as folder:
         work(folder, finished)
         ends(folder)
     return folder.path
@@ -101,7 +102,7 @@ def test_a_run_is_worked_on_in_the_cache_and_copied_to_its_url(machine: Machine,
 
 def test_another_machine_goes_on_with_it(machine: Machine, url: str) -> None:
     leave(machine("one"), url)
-    with open_run(machine("two"), url) as folder:
+    with begun(machine("two"), url) as folder:
         assert (folder.arm("alone", 0) / "latest.pt").read_text() == "half way"
         assert folder.initial(0).exists() and folder.called == url
 
@@ -116,7 +117,7 @@ def test_an_error_and_a_signal_leave_all_at_the_url(machine: Machine, url: str) 
 def test_a_finished_run_starts_over_there_too(machine: Machine, url: str) -> None:
     leave(machine("one"), url, finished=True)
     assert {"report.json", "student/model.safetensors"} <= names(url)
-    with open_run(machine("two"), url) as folder:
+    with begun(machine("two"), url) as folder:
         assert not folder.report.exists() and not folder.student.exists()
         assert names(url) == {MANIFEST, "config.yaml", owner.OWNER}
 
@@ -137,24 +138,24 @@ def test_a_url_of_something_else_is_refused_and_left_alone(machine: Machine, url
 
 
 def test_a_run_that_was_copied_there_by_hand_is_gone_on_with(machine: Machine, url: str, tmp_path: Path) -> None:
-    with open_run(machine("one"), tmp_path / "run") as folder:
+    with begun(machine("one"), tmp_path / "run") as folder:
         work(folder)
     for path in folder.path.rglob("*"):
         if path.is_file():
             Remote(url, "--out").write(path.read_bytes(), *path.relative_to(folder.path).parts)
-    with open_run(machine("two"), url) as there:
+    with begun(machine("two"), url) as there:
         assert (there.arm("alone", 0) / "latest.pt").exists()
 
 
 def test_two_machines_do_not_write_one_run(machine: Machine, url: str) -> None:
-    with open_run(machine("one"), url), pytest.raises(ConfigError, match=r"is writing .*another --out"):
+    with begun(machine("one"), url), pytest.raises(ConfigError, match=r"is writing .*another --out"):
         leave(machine("two"), url)
     leave(machine("two"), url)
 
 
 def test_two_processes_of_a_machine_do_not_either(machine: Machine, tmp_path: Path) -> None:
     url = f"file://{tmp_path}/bucket/run"
-    with open_run(machine("one"), url) as folder:
+    with begun(machine("one"), url) as folder:
         code = (
             "import sys\nfrom raydistill.commands.run_folder import open_run\n"
             "from raydistill import ConfigError, load_config\n"
@@ -190,9 +191,9 @@ def test_a_url_that_fails_in_the_end_costs_nothing_and_the_same_command_copies_w
     assert str(here) in str(caught.value) and (here / "report.json").exists()
     failing_files.reset()
     assert "report.json" not in names(flaky)
-    with open_run(machine("one"), flaky) as folder:
+    with begun(machine("one"), flaky) as folder:
         assert folder.report.exists() and {"report.json", "student/model.safetensors"} <= names(flaky)
-    with open_run(machine("one"), flaky) as folder:  # from here on it is a finished run like any other
+    with begun(machine("one"), flaky) as folder:  # from here on it is a finished run like any other
         assert not folder.report.exists()
 
 
@@ -210,14 +211,14 @@ def test_an_error_is_told_though_the_url_fails_too(
 
 def test_a_run_on_workers_leaves_to_them_what_they_write(machine: Machine, url: str) -> None:
     config = machine("one", training={"num_workers": 2})
-    with open_run(config, url) as folder:
+    with begun(config, url) as folder:
         work(folder)
         write_atomically(folder.arm("alone", 0) / "events.jsonl", "of the command")
         Remote(url, "--out").write(b"newer", "checkpoints", "alone-seed0", "latest.pt")
     assert "checkpoints/alone-seed0/best.pt" not in names(url)
     assert Remote(url, "--out").read("checkpoints", "alone-seed0", "latest.pt") == b"newer"
     assert "checkpoints/alone-seed0/events.jsonl" in names(url)
-    with open_run(config, url, again=True):
+    with begun(config, url, again=True):
         assert not any(is_of_workers(name) for name in names(url))
 
 
@@ -238,7 +239,7 @@ def test_logs_of_other_commands_lie_there_and_are_no_obstacle(machine: Machine, 
         with folder_for_notes(machine(name), url) as folder, (folder / "log.txt").open("a") as log:
             log.write(f"{name}\n")
     assert Remote(url, "--out").read("log.txt") == b"one\ntwo\n"
-    with open_run(machine("three"), url) as run:
+    with begun(machine("three"), url) as run:
         assert run.log.read_text() == "one\ntwo\n"
 
 
@@ -249,7 +250,7 @@ def test_where_runs_lie_may_be_a_url(
     monkeypatch.setenv(JOB, "{}")
     assert place_to_write(None, "digits") == f"{url}/digits"
     assert place_to_write("s3://bucket/run", "digits") == "s3://bucket/run"
-    with open_run(machine("one"), None) as folder:
+    with begun(machine("one"), None) as folder:
         assert folder.called == f"{url}/tiny"
     monkeypatch.setenv(RUNS, "nonsense://runs")
     with pytest.raises(ConfigError, match="RAYDISTILL_RUNS nonsense://runs/tiny"):
@@ -262,7 +263,7 @@ def test_a_sweep_at_a_url_is_refused(url: str) -> None:
 
 
 def test_the_manifest_and_the_owner_tell_no_secrets(machine: Machine, url: str) -> None:
-    with open_run(machine("one"), url) as folder:
+    with begun(machine("one"), url) as folder:
         work(folder)
         card = json.loads(Remote(url, "--out").read(owner.OWNER))
     assert set(card) == {"id", "copy", "host", "pid", "beat", "at"} and card["pid"] == os.getpid()

@@ -8,20 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from run_folders import begun
 
 from raydistill.commands.run_folder import RunFolder, open_run, write_atomically
-from raydistill.config.models import Config
+from raydistill.config.models import Config, PlacementConfig
 from raydistill.errors import ConfigError
 
 
 @pytest.fixture
 def config(make_config: Callable[..., Config]) -> Config:
-    return make_config(("mood",))
+    expert = {"task": "mood", "loader": "transformers", "model": "bert", "train": {}}
+    return make_config(("mood",), teachers={"expert": expert})
 
 
 def leave(config: Config, out: Path, finished: bool) -> None:
     """What a run of this config leaves behind, whole or stopped half way."""
-    with open_run(config, out) as folder:
+    with begun(config, out) as folder:
         folder.checkpoints.mkdir(exist_ok=True)
         (folder.checkpoints / "latest.pt").write_text("half way", encoding="utf-8")
         folder.metrics.write_text("{}\n", encoding="utf-8")
@@ -36,7 +38,7 @@ def holds_work(out: Path) -> bool:
 
 
 def test_a_fresh_folder_gets_the_resolved_config_and_no_lock_stays(config: Config, tmp_path: Path) -> None:
-    with open_run(config, tmp_path / "deep" / "run") as folder:
+    with begun(config, tmp_path / "deep" / "run") as folder:
         assert folder.read_config() == config
     assert [file.name for file in folder.path.iterdir()] == ["config.yaml"]
 
@@ -80,7 +82,7 @@ def test_again_replaces_what_nobody_can_read(config: Config, tmp_path: Path) -> 
     (tmp_path / "config.yaml").write_text("of: another version")
     with pytest.raises(ConfigError, match="start over with --again"), open_run(config, tmp_path):
         pass
-    with open_run(config, tmp_path, again=True) as folder:
+    with begun(config, tmp_path, again=True) as folder:
         assert folder.read_config() == config and not holds_work(tmp_path)
 
 
@@ -109,6 +111,8 @@ def test_an_unfinished_run_of_the_same_config_goes_on(config: Config, tmp_path: 
 def test_a_finished_run_starts_over(config: Config, tmp_path: Path) -> None:
     leave(config, tmp_path, finished=True)
     with open_run(config, tmp_path) as folder:
+        assert holds_work(tmp_path) and folder.report.exists()  # a run that is refused from here on costs nothing
+        folder.begin(config)
         assert not holds_work(tmp_path)
         assert not any(file.exists() for file in (folder.report, folder.html, folder.metrics))
 
@@ -116,15 +120,37 @@ def test_a_finished_run_starts_over(config: Config, tmp_path: Path) -> None:
 def test_a_finished_run_goes_on_where_more_seeds_are_asked_for(config: Config, tmp_path: Path) -> None:
     leave(config, tmp_path, finished=True)
     more = config.model_copy(update={"num_seeds": 3})
-    with open_run(more, tmp_path) as folder:
+    with begun(more, tmp_path) as folder:
         assert holds_work(tmp_path) and folder.read_config().num_seeds == 3
 
 
 def test_where_it_runs_and_where_its_cache_lies_may_differ(config: Config, tmp_path: Path) -> None:
     leave(config, tmp_path, finished=False)
-    moved = config.model_copy(update={"cache_dir": "/elsewhere", "ray": config.ray.model_copy(update={"num_cpus": 7})})
-    with open_run(moved, tmp_path):
-        assert holds_work(tmp_path)
+    on_gpu = PlacementConfig(num_gpus=1)
+    moved = config.model_copy(
+        update={
+            "cache_dir": "/elsewhere",
+            "ray": config.ray.model_copy(update={"num_cpus": 7}),
+            "training": config.training.model_copy(
+                update={"placement": PlacementConfig(num_gpus=1), "max_failures": 9}
+            ),
+            "teachers": {
+                name: teacher.model_copy(update={"placement": on_gpu, "max_replicas": 8})
+                for name, teacher in config.teachers.items()
+            },
+        }
+    )
+    assert moved.teachers
+    with begun(moved, tmp_path) as folder:
+        assert holds_work(tmp_path) and folder.read_config() == moved
+
+
+def test_a_folder_where_nothing_was_trained_yet_is_free_for_another_config(config: Config, tmp_path: Path) -> None:
+    with begun(config, tmp_path) as folder:
+        folder.ledger.write_text("{}", encoding="utf-8")
+    other = config.model_copy(update={"seed": 5})
+    with begun(other, tmp_path) as folder:
+        assert folder.read_config() == other and not folder.ledger.exists()
 
 
 @pytest.mark.parametrize("finished", [False, True])
@@ -142,14 +168,14 @@ def test_a_run_of_another_config_is_refused_with_the_first_difference(
 def test_again_replaces_whatever_run_is_there(config: Config, tmp_path: Path) -> None:
     leave(config, tmp_path, finished=True)
     other = config.model_copy(update={"seed": 5})
-    with open_run(other, tmp_path, again=True) as folder:
+    with begun(other, tmp_path, again=True) as folder:
         assert not holds_work(tmp_path) and not folder.report.exists()
         assert folder.read_config() == other
 
 
 def test_starting_over_leaves_no_student_of_the_earlier_run(config: Config, tmp_path: Path) -> None:
     leave(config, tmp_path, finished=True)
-    with open_run(config.model_copy(update={"seed": 5}), tmp_path, again=True) as folder:
+    with begun(config.model_copy(update={"seed": 5}), tmp_path, again=True) as folder:
         assert not folder.student.exists()
 
 
@@ -169,7 +195,7 @@ def test_the_log_of_an_earlier_teach_is_no_obstacle(config: Config, tmp_path: Pa
 
 
 def test_a_folder_that_another_process_writes_is_refused(config: Config, tmp_path: Path) -> None:
-    with open_run(config, tmp_path):
+    with begun(config, tmp_path):
         code = (
             "import sys\nfrom raydistill.commands.run_folder import open_run\n"
             "from raydistill import ConfigError, load_config\n"
@@ -219,12 +245,12 @@ def test_an_interrupted_extension_by_seeds_goes_on_and_loses_nothing(
     make_config: Callable[..., Config], tmp_path: Path
 ) -> None:
     one, three = make_config(), make_config().model_copy(update={"num_seeds": 3})
-    with open_run(one, tmp_path / "run") as folder:
+    with begun(one, tmp_path / "run") as folder:
         folder.checkpoints.mkdir()
         (folder.checkpoints / "seed0").write_text("trained", encoding="utf-8")
         folder.report.write_text("{}", encoding="utf-8")
     for _ in range(2):  # the first call is stopped before it has a report
-        with open_run(three, tmp_path / "run") as folder:
+        with begun(three, tmp_path / "run") as folder:
             assert (folder.checkpoints / "seed0").is_file() and not folder.report.exists()
 
 

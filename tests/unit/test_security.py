@@ -34,9 +34,10 @@ from raydistill.config.loader import dump_config, load_config
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
 from raydistill.data.sources.fetch import python_sdist, unpack_tar
-from raydistill.errors import ConfigError, DataError, RaydistillError, TeacherError, first_line, presentable
+from raydistill.errors import ConfigError, DataError, RaydistillError, TeacherError, first_line
 from raydistill.evaluation.card import model_card
 from raydistill.evaluation.html import render_html
+from raydistill.secrecy import presentable
 from raydistill.soft_labels.index import BadIndex, LabelKey, ShardEntry, parse_index
 from raydistill.soft_labels.store import LabelStore
 from raydistill.student.model import Student

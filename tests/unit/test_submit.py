@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -151,16 +152,59 @@ def test_names_and_whole_paths_are_not(changes: dict[str, Any]) -> None:
     pack(config(**changes), path=[])
 
 
-@pytest.mark.parametrize("name", [".env", "server.pem", "id_rsa", "auth_token", "credentials.json", "prod.env"])
+@pytest.mark.parametrize("name", ["server.pem", "id_rsa", "auth_token", "credentials.json", "prod.env", "deploy_key"])
 def test_a_secret_file_in_a_package_is_refused(home: Path, name: str) -> None:
-    (home / "own_parts" / name).write_text("x", "utf-8")
-    with pytest.raises(ConfigError, match=f"own_parts/{name} looks like a secret"):
+    (home / "own_parts" / name).write_text("-----BEGIN OPENSSH PRIVATE KEY-----", "utf-8")
+    with pytest.raises(ConfigError, match=f"own_parts/{name}(, line 1: a private key| looks like a secret)"):
         pack(config(), path=[str(home)])
+
+
+def test_what_is_hidden_in_a_package_stays_at_home(home: Path) -> None:
+    (home / "own_parts" / ".aws").mkdir()
+    for name in (".env", ".aws/config"):
+        (home / "own_parts" / name).write_text("x", "utf-8")
+    assert not [name for name in pack(config(), path=[str(home)]).files if "/." in name]
+
+
+def test_a_link_out_of_a_package_is_refused(home: Path, tmp_path: Path) -> None:
+    (home / "own_parts" / "notes.txt").symlink_to(Path(__file__))
+    with pytest.raises(ConfigError, match=r"own_parts/notes\.txt is a link to"):
+        pack(config(), path=[str(home)])
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("keys.py", "AWS_SECRET_ACCESS_KEY = 'wJalr5xUtnFEMI'"),
+        ("settings.conf", "db_password = hunter22"),
+        ("aws.properties", "aws.secret: wJalr5xUtnFEMI"),
+        ("own.toml", 'api_key = "k3k3k3k3"'),
+    ],
+)
+def test_a_value_under_the_name_of_a_secret_is_one(home: Path, name: str, line: str) -> None:
+    (home / "own_parts" / name).write_text(f"# mine\n{line}\n", "utf-8")
+    with pytest.raises(ConfigError, match=rf"own_parts/{name}, line 2: a value under the name") as caught:
+        pack(config(), path=[str(home)])
+    assert line.split()[-1].strip("'\"") not in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["pad_token = '<pad1>'", "token = os.environ['HF_TOKEN_2']", "secret = draw(2000)"])
+def test_a_line_that_merely_speaks_of_them_goes(home: Path, line: str) -> None:
+    (home / "own_parts" / "more.py").write_text(f"{line}\n", "utf-8")
+    pack(config(), path=[str(home)])
+
+
+def test_a_module_of_a_namespace_goes_and_one_that_is_installed_is_named(home: Path, tmp_path: Path) -> None:
+    (home / "space" / "inner").mkdir(parents=True)
+    (home / "space" / "inner" / "net.py").write_text("x = 1\n", "utf-8")
+    files, elsewhere = find_modules(["space.inner.net", "hypothesis", "torch"], [*sys.path, str(home)])
+    assert set(files) == {"space/inner/net.py"} and elsewhere == ("hypothesis",)
+    assert find_modules(["space.other"], [str(home)]) == ({}, ("space",))
 
 
 def test_a_secret_in_a_module_is_refused_and_not_repeated(home: Path) -> None:
     (home / "helping.py").write_text(f"import os\nTOKEN = '{TOKEN}'\n", "utf-8")
-    with pytest.raises(ConfigError, match=r"helping.py, line 2: a password or a token") as caught:
+    with pytest.raises(ConfigError, match=r"helping.py, line 2: a Hugging Face token") as caught:
         pack(config(), path=[str(home)])
     assert TOKEN not in str(caught.value)
 
@@ -168,18 +212,22 @@ def test_a_secret_in_a_module_is_refused_and_not_repeated(home: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"hub": {"token": "letmein"}}, "teachers.expert.options.hub.token: a value under the name 'token'"),
-        ({"passphrase": "letmein"}, "teachers.expert.options.passphrase: a value under the name"),
-        ({"keys": ["a", GITHUB]}, "teachers.expert.options.keys[1]: a GitHub token"),
-        ({"note": "-----BEGIN RSA PRIVATE KEY-----"}, "options.note: a private key"),
-        ({"keys": ["a", AWS_KEY]}, "teachers.expert.options: a password, key or token"),
-        ({"url": "https://me:letmein@example.org/x"}, "teachers.expert.options: a password, key or token"),
+        ({"hub": {"token": "letmein"}}, "hub.token"),
+        ({"passphrase": "letmein"}, "passphrase"),
+        ({"password": ["letmein"]}, "password[0]"),
+        ({"credentials": {"who": "letmein"}}, "credentials.who"),
+        ({"keys": ["a", GITHUB]}, "keys[1]"),
+        ({"note": "-----BEGIN RSA PRIVATE KEY-----"}, "note"),
+        ({"keys": ["a", AWS_KEY]}, "keys[1]"),
+        ({GITHUB: 1}, ""),
+        ({"url": "https://me:letmein@example.org/x"}, "url"),
     ],
 )
 def test_a_secret_among_the_values_is_refused_and_not_repeated(options: dict[str, Any], said: str) -> None:
     teacher = {"task": "digits", "loader": "python", "model": "own_teacher:network", "options": options}
     with pytest.raises(ConfigError) as caught:
-        pack(config(teachers={"expert": teacher}), path=[])
+        config(teachers={"expert": teacher})
+    said = f"teachers.expert.options: {said}{': ' if said else ''}a password, key or token"
     assert said in str(caught.value)
     assert all(secret not in str(caught.value) for secret in ("letmein", AWS_KEY, GITHUB))
 
@@ -233,6 +281,10 @@ def test_an_installed_one_has_to_be_the_same_there(tmp_path: Path, monkeypatch: 
         ({"address": "127.0.0.1:6379"}, "is not one of a job server; give the dashboard's"),
         ({"address": "http://127.0.0.1:1"}, "no Ray job server answers at http://127.0.0.1:1"),
         ({"out": "runs/mine"}, "--out runs/mine is relative"),
+        ({"out": "file://runs/mine"}, "--out file://runs/mine is relative"),
+        ({"out": f"s3://me:{AWS_KEY}@bucket/mine"}, "s3://…@bucket/mine: "),
+        ({"options": ["--note", GITHUB]}, "…: a GitHub token, which the cluster would show"),
+        ({"overrides": ["store.path=file://labels"]}, "store.path 'file://labels'"),
         ({"out": "s3://bucket/sweep", "space": {}}, "a URL, and the trials of a sweep share a folder"),
         ({"overrides": ["training.num_step=3"]}, "training.num_step"),
     ],
@@ -240,7 +292,17 @@ def test_an_installed_one_has_to_be_the_same_there(tmp_path: Path, monkeypatch: 
 def test_what_cannot_be_is_one_line(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         submit(settings(), **arguments, say=lambda line: None)
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    text = str(caught.value)
+    assert said in text and "\n" not in text and AWS_KEY not in text and GITHUB not in text
+
+
+def test_a_port_where_nobody_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_server, "FIRST_S", 0.3)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(ConfigError, match="no Ray job server answers at"):
+            submit(settings(), address=f"http://127.0.0.1:{silent.getsockname()[1]}", say=lambda line: None)
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

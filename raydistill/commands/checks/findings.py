@@ -15,7 +15,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from raydistill.errors import RaydistillError, first_line, presentable
+from raydistill.errors import RaydistillError, first_line
+from raydistill.secrecy import presentable
 
 GRACE_S = 5.0  # for a script to tidy up when its time is over
 Told = dict[str, Any]

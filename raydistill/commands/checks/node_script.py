@@ -39,6 +39,7 @@ def said(error: BaseException) -> str:
 
 def resolved(place: str) -> str:
     """On this machine, where `~` may be another folder than elsewhere."""
+    place = place.removeprefix("file://")
     return place.rstrip("/") if "://" in place else str(Path(place).expanduser().absolute())
 
 
@@ -129,7 +130,8 @@ def look(places: list[str], packages: list[str], where: str) -> dict[str, Any]:
         with contextlib.suppress(OSError):
             there = next(each for each in (Path(folder), *Path(folder).parents) if each.is_dir())
             usage = shutil.disk_usage(there)
-            disks[str(there)] = {"total": usage.total, "free": usage.free}
+            if usage.total:  # else it is none, as /proc
+                disks[str(there)] = {"total": usage.total, "free": usage.free}
     return {"host": socket.gethostname(), "versions": versions, "memory": memory(), "disks": disks,
             "session": session_folder()}  # fmt: skip
 

@@ -48,6 +48,8 @@ def _unwritten(place: str, written: Mapping[str, Mapping[str, Any]], names: Name
         elif about["error"]:
             where = about.get("path", place)
             fix = f"give this user the right to write there, or set {_setting(place)} to another place"
+            if "Protocol not known" in about["error"]:
+                fix = f"set {_setting(place)} to a path, or to a URL such as s3://bucket/{place.replace(' ', '-')}"
             found.append(bad(place, f"{where} cannot be written by {names[writer]} ({about['error']})", fix))
     if missing:
         path = written[DRIVER][place].get("path", place)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from raydistill.errors import DataError, first_line, presentable
+from raydistill.errors import DataError, first_line
+from raydistill.secrecy import presentable
 
 Progress = Callable[[str], None]
 

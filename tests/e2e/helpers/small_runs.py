@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ from raydistill.teachers.checkpoints import teacher_folder
 
 HELPERS = Path(__file__).parent
 PARTS = {"train": range(640), "validation": range(640, 800), "test": range(800, 960)}
+# Variables that no import reads: a test's own, and those that Ray sets where it was started.
+READ_LATE = {"TEST_GATE", "PYTEST_CURRENT_TEST", "RAY_CLIENT_MODE", "PYTHONBREAKPOINT", "RAY_USAGE_STATS_ENABLED"}
 ROWS_WHEN_TAUGHT, ROWS_WHEN_LABELLING, ROWS_WHEN_DISTILLED = 24, 64, 20  # batch sizes tell a gate what is going on
 
 
@@ -134,7 +137,8 @@ class Lab:
 
     folder: Path
     _numbers: Iterator[int] = field(default_factory=lambda: iter(range(10_000)))
-    _forks: ForkServer | None = None
+    _forks: dict[frozenset[tuple[str, str]], ForkServer] = field(default_factory=dict)
+    _asked: Counter[frozenset[tuple[str, str]]] = field(default_factory=Counter)
     _commands: list[subprocess.Popen[str] | Command] = field(default_factory=list)
 
     @property
@@ -180,9 +184,8 @@ class Lab:
 
     def environment(self, gate: Gate | None = None) -> dict[str, str]:
         """Of a command: one thread, since several runs share few cores, and nothing of ours in the user's home."""
-        inherited = {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
         return {
-            **inherited,
+            **os.environ,
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join([str(HELPERS), os.environ.get("PYTHONPATH", "")]),
             "HF_HOME": str(self.folder / "hugging_face"),
@@ -194,10 +197,10 @@ class Lab:
     def start(self, *words: object, gate: Gate | None = None, **options: Any) -> subprocess.Popen[str] | Command:
         """`raydistill WORDS…` in a session of its own, running; where nothing about it is special, a fork."""
         environment = self.environment(gate)
-        self._forks = self._forks or ForkServer(self.environment())
-        usual = {**self._forks.environment, "TEST_GATE": environment["TEST_GATE"]}
-        if environment == usual and not options:
-            started = self._forks.start([*map(str, words)], self.folder, environment)
+        server = None if options else self._server(environment)
+        started: subprocess.Popen[str] | Command
+        if server is not None:
+            started = server.start([*map(str, words)], self.folder, environment)
         else:
             options.setdefault("preexec_fn", hear_ctrl_c)
             started = subprocess.Popen(
@@ -207,6 +210,14 @@ class Lab:
             )  # fmt: skip
         self._commands.append(started)
         return started
+
+    def _server(self, environment: dict[str, str]) -> ForkServer | None:
+        """Of this environment, as far as imports depend on it; None the first time: it may be one test's own."""
+        key = frozenset((name, value) for name, value in environment.items() if name not in READ_LATE)
+        self._asked[key] += 1
+        if self._asked[key] > 1 and key not in self._forks:
+            self._forks[key] = ForkServer({**environment, "TEST_GATE": str(self.folder / "no-gate")})
+        return self._forks.get(key)
 
     def run(self, *words: object, gate: Gate | None = None, limit_s: float = 200.0, **options: Any) -> Finished:
         """`raydistill WORDS…` to its end."""
@@ -221,15 +232,11 @@ class Lab:
 
     def processes(self) -> list[psutil.Process]:
         """All that the lab's commands started and that still live, Ray's own included."""
-        found = []
+        found, others = [], {os.getpid(), *(server.pid for server in self._forks.values())}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 ours = process.environ().get("TEST_LAB") == str(self.folder)
-                if (
-                    ours
-                    and process.pid not in (os.getpid(), self._forks and self._forks.pid)
-                    and process.status() != psutil.STATUS_ZOMBIE
-                ):
+                if ours and process.pid not in others and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
 
@@ -246,9 +253,9 @@ class Lab:
 
     def end_all(self) -> None:
         """Whatever a failed test left."""
-        if self._forks:
-            self._forks.close()
-            self._forks = None
+        for server in self._forks.values():
+            server.close()
+        self._forks.clear()
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()
