@@ -19,8 +19,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
+# Variables that no import reads: a test's own, and those that Ray sets where it was started.
+READ_LATE = {"TEST_GATE", "PYTEST_CURRENT_TEST", "RAY_CLIENT_MODE", "PYTHONBREAKPOINT", "RAY_USAGE_STATS_ENABLED"}
 MOST_BYTES = 100_000  # of one request
 LATE = ("datasets", "optuna", "ray.data", "ray.train.torch", "ray.tune", "torchmetrics.functional.classification",
         "transformers.modeling_utils")  # fmt: skip
@@ -79,10 +81,13 @@ class ForkServer:
 
     Args:
         environment: of the server: what commands import is imported in it.
+        key: what it is known by.
     """
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        self.environment = environment
+    _ended: ClassVar[list[subprocess.Popen[bytes]]] = []
+
+    def __init__(self, environment: dict[str, str], key: object = None) -> None:
+        self.key = key
         self._door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._server = subprocess.Popen(
@@ -102,9 +107,42 @@ class ForkServer:
         return Command(words, read, printed)
 
     def close(self) -> None:
-        """End the server; commands go on."""
+        """End the server as soon as its commands have ended."""
         self._door.close()
-        self._server.wait(20)
+        self._ended.append(self._server)
+        self._ended[:] = [server for server in self._ended if server.poll() is None]
+
+
+class ForkServers:
+    """One server at a time, since each holds a GB of memory."""
+
+    def __init__(self) -> None:
+        self._server: ForkServer | None = None
+        self._last: object = None
+
+    @property
+    def pids(self) -> set[int]:
+        """Of those that live."""
+        closing = {server.pid for server in ForkServer._ended if server.poll() is None}
+        return closing | ({self._server.pid} if self._server else set())
+
+    def of(self, environment: dict[str, str]) -> ForkServer | None:
+        """One of this environment, as far as imports depend on it; None the first time: it may be one command's own."""
+        key = {name: value for name, value in environment.items() if name not in READ_LATE}
+        again, self._last = self._last == key, key
+        if self._server is not None and self._server.key == key:
+            return self._server
+        if not again:
+            return None
+        self.close()
+        self._server = ForkServer(environment, key)
+        return self._server
+
+    def close(self) -> None:
+        """End it as soon as its commands have ended."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
 
 def serve(door: socket.socket) -> dict[str, Any]:
@@ -117,8 +155,9 @@ def serve(door: socket.socket) -> dict[str, Any]:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     running: dict[int, int] = {}
-    while True:
-        ready, _, _ = select.select([door, hearing], [], [])
+    doors = [door]
+    while doors or running:
+        ready, _, _ = select.select([*doors, hearing], [], [])
         if hearing in ready:
             os.read(hearing, 1_000)
             _tell_of_ended(running)
@@ -126,7 +165,8 @@ def serve(door: socket.socket) -> dict[str, Any]:
             continue
         request, descriptors, _, _ = socket.recv_fds(door, MOST_BYTES, 3)
         if not request:
-            os._exit(0)
+            doors.clear()
+            continue
         pid = os.fork()
         if pid == 0:
             for each in (hearing, wake, door.detach(), *running.values()):
@@ -135,6 +175,7 @@ def serve(door: socket.socket) -> dict[str, Any]:
         for each in descriptors[:2]:
             os.close(each)
         running[pid] = descriptors[2]
+    os._exit(0)
 
 
 def _tell_of_ended(running: dict[int, int]) -> None:

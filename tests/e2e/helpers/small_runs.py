@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 import yaml
-from fork_server import Command, ForkServer
+from fork_server import Command, ForkServers
 from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.datasets import load_digits
@@ -29,8 +28,7 @@ from raydistill.teachers.checkpoints import teacher_folder
 
 HELPERS = Path(__file__).parent
 PARTS = {"train": range(640), "validation": range(640, 800), "test": range(800, 960)}
-# Variables that no import reads: a test's own, and those that Ray sets where it was started.
-READ_LATE = {"TEST_GATE", "PYTEST_CURRENT_TEST", "RAY_CLIENT_MODE", "PYTHONBREAKPOINT", "RAY_USAGE_STATS_ENABLED"}
+SERVERS = ForkServers()
 ROWS_WHEN_TAUGHT, ROWS_WHEN_LABELLING, ROWS_WHEN_DISTILLED = 24, 64, 20  # batch sizes tell a gate what is going on
 
 
@@ -137,8 +135,6 @@ class Lab:
 
     folder: Path
     _numbers: Iterator[int] = field(default_factory=lambda: iter(range(10_000)))
-    _forks: dict[frozenset[tuple[str, str]], ForkServer] = field(default_factory=dict)
-    _asked: Counter[frozenset[tuple[str, str]]] = field(default_factory=Counter)
     _commands: list[subprocess.Popen[str] | Command] = field(default_factory=list)
 
     @property
@@ -197,7 +193,7 @@ class Lab:
     def start(self, *words: object, gate: Gate | None = None, **options: Any) -> subprocess.Popen[str] | Command:
         """`raydistill WORDS…` in a session of its own, running; where nothing about it is special, a fork."""
         environment = self.environment(gate)
-        server = None if options else self._server(environment)
+        server = None if options else SERVERS.of(environment)
         started: subprocess.Popen[str] | Command
         if server is not None:
             started = server.start([*map(str, words)], self.folder, environment)
@@ -210,14 +206,6 @@ class Lab:
             )  # fmt: skip
         self._commands.append(started)
         return started
-
-    def _server(self, environment: dict[str, str]) -> ForkServer | None:
-        """Of this environment, as far as imports depend on it; None the first time: it may be one test's own."""
-        key = frozenset((name, value) for name, value in environment.items() if name not in READ_LATE)
-        self._asked[key] += 1
-        if self._asked[key] > 1 and key not in self._forks:
-            self._forks[key] = ForkServer({**environment, "TEST_GATE": str(self.folder / "no-gate")})
-        return self._forks.get(key)
 
     def run(self, *words: object, gate: Gate | None = None, limit_s: float = 200.0, **options: Any) -> Finished:
         """`raydistill WORDS…` to its end."""
@@ -232,7 +220,7 @@ class Lab:
 
     def processes(self) -> list[psutil.Process]:
         """All that the lab's commands started and that still live, Ray's own included."""
-        found, others = [], {os.getpid(), *(server.pid for server in self._forks.values())}
+        found, others = [], {os.getpid(), *SERVERS.pids}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 ours = process.environ().get("TEST_LAB") == str(self.folder)
@@ -253,9 +241,7 @@ class Lab:
 
     def end_all(self) -> None:
         """Whatever a failed test left."""
-        for server in self._forks.values():
-            server.close()
-        self._forks.clear()
+        SERVERS.close()
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()
