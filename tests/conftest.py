@@ -18,6 +18,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # A Ray that other tests start beside these is none of theirs. Short: sockets lie in there.
 RAY = tempfile.TemporaryDirectory(prefix="rd-", ignore_cleanup_errors=True)
 os.environ["RAY_TMPDIR"] = RAY.name
+# Else all that Ray starts waits for whatever other tests compute in their own processes.
+os.environ["RAY_worker_niceness"] = "0"
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 import tiny  # noqa: E402

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import Finished, Gate, Lab, checkpoint_of, finish, report_of, student_weights, teacher, wait_until
+from small_runs import Finished, Gate, Lab, assert_same_student, checkpoint_of, finish, report_of, teacher, wait_until
 
 CACHE = "~/.cache/raydistill"  # another one on the nodes, where `~` is
 ROWS = 10  # of each of two workers
@@ -74,13 +74,6 @@ def nodes(lab: Lab) -> Iterator[Nodes]:
 def undisturbed(lab: Lab) -> Path:
     """In one process, with both workers' rows."""
     return lab.distilled(lab.config())
-
-
-def assert_same_student(left: Path, right: Path) -> None:
-    one, two = student_weights(left), student_weights(right)
-    for key in one:
-        if not key.endswith("qkv.bias"):  # a key's bias cannot change attention: its gradient is rounding alone
-            assert one[key] == pytest.approx(two[key], abs=1e-4), key
 
 
 def test_the_url_is_all_that_a_run_and_its_workers_share(nodes: Nodes, undisturbed: Path) -> None:
