@@ -19,7 +19,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 RAY = tempfile.TemporaryDirectory(prefix="rd-", ignore_cleanup_errors=True)
 os.environ["RAY_TMPDIR"] = RAY.name
 # Else all that Ray starts waits for whatever other tests compute in their own processes.
-os.environ["RAY_worker_niceness"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 import tiny  # noqa: E402
