@@ -27,6 +27,7 @@ _NAME = (
     r"|auth)"
 )
 _NAMED = re.compile(rf"(?:^|[_.-]){_NAME}$", re.IGNORECASE)
+_CHOSEN = re.compile(r"(?i)(?:password|passwd|passphrase|secret)$")  # by people, who like them short
 # Of tokenizers: `pad_token: <pad>` is no secret.
 _OF_TEXT = re.compile(r"(?:^|[_.-])(?:pad|eos|bos|unk|mask|cls|sep|image|audio|special|start|end|blank)_token$", re.I)
 _ASSIGNED = re.compile(rf"""(?i)(?P<name>[\w.-]*{_NAME})["']?\s*[:=]\s*["'](?P<value>[^"'\s]+)["']""")
@@ -66,11 +67,11 @@ def kind_of_secret(text: str) -> str | None:
 
 
 def is_secret_of(name: str, value: str) -> bool:
-    """Whether a value under this name is one by the name: `password`, `api_key`, but neither `pad_token` nor what a
-    text is split into (`token: cls`)."""
+    """Whether a value under this name is one by the name: `password`, `api_key`, but neither `pad_token` nor what is
+    too short for a key (`auth: basic`, `token: cls`)."""
     if not value or not _NAMED.search(name) or _OF_TEXT.search(name) or _PLACEHOLDERS.match(value):
         return False
-    return len(value) >= _SHORTEST or not name.lower().endswith("token")
+    return len(value) >= _SHORTEST or bool(_CHOSEN.search(name))
 
 
 def assigned_secret(line: str, plain: bool) -> str | None:

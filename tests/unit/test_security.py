@@ -383,7 +383,9 @@ def test_a_token_among_options_is_refused(make_config: MakeConfig, key: str) -> 
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("options", [{"pad_token_id": 0, "token": "cls"}, {"mask_token": "[MASK]"}, {"token": True}])
+@pytest.mark.parametrize(
+    "options", [{"pad_token_id": 0, "token": "cls"}, {"auth": "basic"}, {"mask_token": "[MASK]"}, {"token": True}]
+)
 def test_options_that_merely_speak_of_tokens_are_taken(make_config: MakeConfig, options: dict[str, Any]) -> None:
     section = {"task": "bands", "loader": "python", "model": "own_teachers:pixels", "options": options}
     assert make_config(("bands",), teachers={"it": section}).teachers["it"].options == options
