@@ -68,7 +68,7 @@ def teacher(task: str = "digits", **changes: Any) -> dict[str, Any]:
         "precision": "fp32",
         "batch_size": ROWS_WHEN_LABELLING,
         "placement": {"num_cpus": 1},
-        "timeout_s": 60,
+        "timeout_s": 120,  # loading counts, on however slow a machine
         **changes,
     }
 
