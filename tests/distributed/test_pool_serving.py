@@ -90,7 +90,7 @@ def test_students_begin_with_replicas_of_their_own(tmp_path: Path) -> None:
     config = pool_config(tmp_path, "one", min_replicas=2, hedge_s=60)  # however slow the machine is
     with open_pools(config, NAMES, nothing) as first, open_pools(config, NAMES, nothing) as second:
         wait_until(lambda: all(pools.labeller.link("one").num_serving == 2 for pools in (first, second)))
-        one, other = asked_by_now(first)
+        one, other = wait_until(lambda: all(asked_by_now(first)) and asked_by_now(first))  # loading counts
         for pools, count in ((first, 5), (second, 7)):
             for _ in range(count):  # one at a time: none ever owes it less than another one
                 pools.labeller.ask("one", pictures(3)).result()
