@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from raydistill.commands.cluster import cluster, needs_ray
 from raydistill.commands.experts import Experts, experts
 from raydistill.commands.known import KnownTeachers, known_teachers, source_plan
@@ -26,6 +28,7 @@ from raydistill.commands.trainings import train_all
 from raydistill.config.loader import check_complete
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
+from raydistill.devices import own_device
 from raydistill.evaluation.assemble import ArmResult, assemble_report
 from raydistill.evaluation.memory import PeakMemory
 from raydistill.evaluation.models import expert_routing, student_models, teacher_models
@@ -136,7 +139,8 @@ def distill(
         # Of several seeds, the student that validated best; test rows have no say.
         best = max((result for result in results if result.arm == "distilled"), key=lambda result: result.best_score)
         student = _load_best(folder.initial(best.seed), folder.arm("distilled", best.seed))
-        models |= student_models(student, data)
+        models |= student_models(student.to(_device_here(config)), data)
+        student.cpu()
         report = assemble_report(
             config, data, labels.plain["test"], labels.by_task(), results, models, labels.costs,
             seconds=progress.elapsed_s, peak_rss_bytes=memory.peak_bytes, events=progress.events,
@@ -194,7 +198,7 @@ def _for_workers(config: Config, folder: RunFolder) -> RunPlace | None:
 
 def _result(plan: TrainingPlan, state: TrainingState, data: dict[str, TaskData]) -> ArmResult:
     shutil.rmtree(plan.ray_train, ignore_errors=True)
-    student = _load_best(plan.initial_student, plan.folder)
+    student = _load_best(plan.initial_student, plan.folder).to(_device_here(plan.config))
     rows = plan_rows(plan.config, data, plan.arm, plan.seed)
     return ArmResult(
         arm=plan.arm,
@@ -210,6 +214,11 @@ def _result(plan: TrainingPlan, state: TrainingState, data: dict[str, TaskData])
         balance=state.balance,
         trust=state.trust,
     )
+
+
+def _device_here(config: Config) -> torch.device:
+    """Of the student in the command's own process, where it was trained if no workers were asked for."""
+    return torch.device("cpu") if config.training.num_workers else own_device()
 
 
 def _load_best(initial: Path, folder: Path) -> Student:

@@ -18,6 +18,7 @@ from raydistill.commands.run_folder import RunFolder, read_run, write_atomically
 from raydistill.config.models import Config
 from raydistill.config.text import expand
 from raydistill.data.dataset import Split, TaskData
+from raydistill.devices import own_device
 from raydistill.errors import ConfigError, DataError
 from raydistill.student.model import Student
 from raydistill.student.predicting import own_task, predict_split
@@ -61,7 +62,7 @@ def _measure(folder: RunFolder, overrides: Iterable[str], split: str) -> dict[st
         raise ConfigError(f"the run {folder.called} has no student yet; run `raydistill distill` on its config.yaml")
     if split not in ("train", "validation", "test"):
         raise ConfigError(f"--split is {split!r}; choose train, validation or test")
-    student = Student.from_pretrained(str(folder.student)).eval()
+    student = Student.from_pretrained(str(folder.student)).eval().to(own_device())
     strangers = sorted(set(config.tasks) ^ set(student.tasks))
     if strangers:
         raise ConfigError(f"tasks {strangers} differ from those of the student {sorted(student.tasks)}")

@@ -8,7 +8,7 @@ from raydistill.config.models import Config, PlacementConfig
 from raydistill.errors import ConfigError, first_line
 from raydistill.planning.demand import Party
 from raydistill.planning.fit import refusal
-from raydistill.planning.nodes import nodes_of_ray
+from raydistill.planning.nodes import TYPE_RESOURCE, nodes_of_ray
 from raydistill.teachers.pool.placement import placement_options
 
 Asker = tuple[str, PlacementConfig, int]  # where the config says it, what it says, how many times
@@ -111,5 +111,5 @@ def asks_for(placement: PlacementConfig) -> dict[str, float]:
     """By resource, as Ray counts it."""
     asked = {"CPU": placement.num_cpus, "GPU": placement.num_gpus, **placement.resources}
     if placement.accelerator_type:
-        asked[f"accelerator_type:{placement.accelerator_type}"] = 0.001
+        asked[f"{TYPE_RESOURCE}{placement.accelerator_type}"] = 0.001
     return {resource: amount for resource, amount in asked.items() if amount}

@@ -19,6 +19,7 @@ import torch
 from raydistill.config.models import Config, TeachConfig
 from raydistill.data.batch import ViewBatch
 from raydistill.data.dataset import TaskData
+from raydistill.devices import device_given, own_device
 from raydistill.planning.measured import MeasuredTeacher, Work
 from raydistill.planning.nodes import ACCELERATORS, GPU
 from raydistill.precision import autocast, cpu_has_bf16, use_bf16
@@ -60,7 +61,7 @@ def probe_teacher(
     """
     settings = config.teachers[name]
     task = data[settings.task]
-    device = torch.device("cuda" if settings.placement.num_gpus and torch.cuda.is_available() else "cpu")
+    device = device_given(settings.placement.num_gpus)
     if trained:
         teacher = load_teacher(config, name, task.label_names, str(device))
     else:
@@ -128,7 +129,7 @@ def _answer(teacher: Teacher, batches: list[ViewBatch]) -> Work:
 
 def _lesson(teacher: Teacher, task: TaskData, settings: TeachConfig) -> Work:
     """A step of its own training, on whatever `teach` would train it; the weights are nobody's."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device()
     module = teacher.network.module.to(device).train()
     bf16 = use_bf16(settings.precision, device)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5, fused=True)

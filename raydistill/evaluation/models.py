@@ -23,13 +23,14 @@ def teacher_models(
     """The report's `models` entries of the teachers.
 
     Args:
-        descriptions: by teacher: num_parameters, size_bytes.
+        descriptions: by teacher: num_parameters, size_bytes, device.
         latency_ms: of a teacher at a batch size, per row.
     """
     return {
         name: {
             "parameters": each["num_parameters"],
             "bytes": each["size_bytes"],
+            "device": each["device"],
             "latency_ms": latency_ms(name, 1),
             "latency_ms_batch_32": latency_ms(name, LARGE_BATCH),
         }
@@ -48,6 +49,7 @@ def student_models(student: Student, data: dict[str, TaskData]) -> dict[str, dic
         "student": {
             "parameters": student.num_parameters,
             "bytes": sum(value.numel() * value.element_size() for value in student.state_dict().values()),
+            "device": next(student.parameters()).device.type,
             "latency_ms": sum(each["batch_1"] for each in by_task.values()) / len(by_task),
             "latency_ms_batch_32": sum(each["batch_32"] for each in by_task.values()) / len(by_task),
             "latency_ms_by_task": by_task,

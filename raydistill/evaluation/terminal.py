@@ -69,12 +69,12 @@ def with_spread(task: dict[str, Any], student: str, many: bool) -> str:
 def model_table(report: dict[str, Any]) -> Table:
     """A row a model: size and speed."""
     table = Table(title="models", title_justify="left")
-    for heading in ("model", "parameters", "MB", "ms a sample, batch 1", "batch 32"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for heading in ("model", "parameters", "MB", "ms a sample, batch 1", "batch 32", "on"):
+        table.add_column(heading, justify="left" if heading in ("model", "on") else "right")
     for name, model in report["models"].items():
         table.add_row(
             escape(name), f"{model['parameters']:,}", f"{model['bytes'] / 1e6:.1f}", f"{model['latency_ms']:.2f}",
-            f"{model['latency_ms_batch_32']:.2f}",
+            f"{model['latency_ms_batch_32']:.2f}", model["device"],
         )  # fmt: skip
     return table
 

@@ -17,6 +17,7 @@ from raydistill.atomic import reason, replacing
 from raydistill.config.models import TeachConfig
 from raydistill.data.dataset import TaskData
 from raydistill.data.ordering import shuffled_batches
+from raydistill.devices import own_device
 from raydistill.errors import TeacherError
 from raydistill.precision import autocast, use_bf16
 from raydistill.schedule import learning_rate_at
@@ -49,7 +50,7 @@ def fit(
     Raises:
         ValueError: the task has no such label.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device()
     module = network.module.to(device)
     bf16 = use_bf16(config.precision, device)
     task = task_of(data, label_names)

@@ -6,10 +6,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
-
 from raydistill.config.models import Config
 from raydistill.data.batch import ViewBatch
+from raydistill.devices import device_given
 from raydistill.errors import RaydistillError, TeacherError, first_line
 from raydistill.soft_labels.layers import NO_LAYERS, Layers
 from raydistill.soft_labels.source import Answer, Pending
@@ -78,6 +77,6 @@ def load_teachers(
     teachers = {}
     for name in config.teachers if names is None else names:
         settings = config.teachers[name]
-        device = "cuda" if settings.placement.num_gpus and torch.cuda.is_available() else "cpu"
-        teachers[name] = load_teacher(config, name, label_names[settings.task], device)
+        device = device_given(settings.placement.num_gpus)
+        teachers[name] = load_teacher(config, name, label_names[settings.task], str(device))
     return teachers

@@ -60,6 +60,11 @@ class Teacher:
         conversion = b"" if units is None else np.stack(units).tobytes()
         self.fingerprint = fingerprint(network, columns, "bf16" if bf16 else "fp32", conversion)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        return next(self.network.module.parameters()).device
+
     def logits(self, views: ViewBatch) -> NDArray[np.float16]:
         """See `answer`."""
         return self.answer(views)[0]
@@ -73,7 +78,7 @@ class Teacher:
         Raises:
             TeacherError: one of them is not a number, or they are not a row of all classes for each view.
         """
-        device = next(self.network.module.parameters()).device
+        device = self.device
         prepared = {key: value.to(device) for key, value in self.network.prepare(views).items()}
         with autocast(device, self.bf16):
             if layers:
@@ -101,12 +106,13 @@ class Teacher:
         return ordered, features
 
     def describe(self) -> dict[str, Any]:
-        """Name, fingerprint, num_parameters, size_bytes, unknown_classes (positions in the task's label order)."""
+        """Name, fingerprint, num_parameters, size_bytes, device, unknown_classes (positions in the task's order)."""
         return {
             "name": self.name,
             "fingerprint": self.fingerprint,
             "num_parameters": self.num_parameters,
             "size_bytes": self.size_bytes,
+            "device": self.device.type,
             "unknown_classes": np.flatnonzero(self.columns < 0).tolist(),
         }
 

@@ -157,7 +157,7 @@ def _load_data(plan: TrainingPlan) -> dict[str, TaskData]:
 
 def _trainer(plan: TrainingPlan, settings: dict[str, Any]) -> Any:
     import ray.train
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     training = plan.config.training
     placement = training.placement
@@ -176,6 +176,8 @@ def _trainer(plan: TrainingPlan, settings: dict[str, Any]) -> Any:
     return TorchTrainer(
         worker_loop,  # type: ignore[arg-type]  # local mode hands its result back
         train_loop_config=settings,
+        # NCCL refuses two workers on one GPU; gloo's sums go through the host's memory.
+        torch_config=TorchConfig(backend="gloo") if 0 < placement.num_gpus <= 0.5 else None,
         scaling_config=ray.train.ScalingConfig(**workers),
         run_config=ray.train.RunConfig(
             # A name used twice silently loads the older run's checkpoints; ours lie in plan.folder.

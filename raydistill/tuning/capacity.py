@@ -5,6 +5,7 @@ from __future__ import annotations
 from raydistill.commands.preflight import asks_for
 from raydistill.config.models import Config
 from raydistill.errors import ConfigError
+from raydistill.planning.nodes import TYPE_RESOURCE
 from raydistill.tuning.space import Space
 
 
@@ -15,6 +16,19 @@ def trial_resources(config: Config) -> dict[str, float]:
     if training.num_workers:
         return {resource: amount * training.num_workers for resource, amount in each.items()}
     return each | {"CPU": max(1.0, each.get("CPU", 0.0))}
+
+
+def unused_gpus(config: Config) -> str | None:
+    """What to tell a user whose cluster has GPUs that the trials leave alone."""
+    import ray
+
+    gpus = ray.cluster_resources().get("GPU", 0.0)
+    if not gpus or trial_resources(config).get("GPU"):
+        return None
+    return (
+        f"the trials train on processors, and the cluster has GPUs ({gpus:g}): training.placement.num_gpus=0.25, for "
+        "one, gives each trial a quarter of one"
+    )
 
 
 def how_many_trials(space: Space, config: Config, teachers_stay: bool) -> int:
@@ -38,8 +52,12 @@ def how_many_trials(space: Space, config: Config, teachers_stay: bool) -> int:
     tight = min(fit, key=lambda resource: fit[resource])
     if fit[tight] < 1 and not config.ray.autoscales:
         beside = f" beside the teachers' {kept[tight]:g}" if kept.get(tight) else ""
+        has = f"{there.get(tight, 0.0):g}"
+        asked = f"{takes[tight]:g} {tight}"
+        if tight.startswith(TYPE_RESOURCE):  # Ray's own notation: a thousandth of a resource of that name
+            asked, has = f"an accelerator of type {tight.removeprefix(TYPE_RESOURCE)}", "none of them"
         raise ConfigError(
-            f"a trial asks for {takes[tight]:g} {tight}{beside} and the cluster has {there.get(tight, 0.0):g}; lower "
+            f"a trial asks for {asked}{beside} and the cluster has {has}; lower "
             "training.placement or the teachers', or use a larger cluster (ray.address, ray.num_cpus, or "
             "ray.autoscales=true where it grows)"
         )

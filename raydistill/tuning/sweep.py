@@ -23,7 +23,7 @@ from raydistill.config.models import Config
 from raydistill.errors import ConfigError
 from raydistill.tuning.asked import ASKED, teacher_samples
 from raydistill.tuning.baseline import run_baselines
-from raydistill.tuning.capacity import how_many_trials, trial_resources
+from raydistill.tuning.capacity import how_many_trials, trial_resources, unused_gpus
 from raydistill.tuning.checking import base_config, candidate, check_space
 from raydistill.tuning.comparing import Comparison, compare
 from raydistill.tuning.records import SweepResult, records
@@ -147,6 +147,8 @@ def _search(
         prepared = {name: task.prepared for name, task in data.items()}
         setting = Setting(config, known, folder, max(1, int(trial_resources(config).get("CPU", 1))), prepared)
         study.begin(config)
+        if spare := unused_gpus(config):
+            progress.say(spare)
         progress.say(f"sweep: {len(study.ended)} of {space.search.num_trials} trials ended, {concurrent} at a time")
         with _timed(seconds, "trials_s"):
             run_trials(setting, study, space.search.num_trials, concurrent, progress)

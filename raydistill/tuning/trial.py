@@ -27,6 +27,7 @@ from raydistill.commands.students import make_student
 from raydistill.config.loader import dump_config
 from raydistill.config.models import Config
 from raydistill.data.dataset import Prepared, TaskData, load_task_data
+from raydistill.devices import device_given
 from raydistill.errors import RaydistillError
 from raydistill.evaluation.models import student_models
 from raydistill.soft_labels.layers import layer_of
@@ -95,7 +96,9 @@ def run_arm(setting: Setting, config: Config, arm: Arm, folder: Path, report: Ca
         check_methods(config, {name: len(task.label_names) for name, task in data.items()})
         with _known(setting, config, data, folder) as known:
             initial = _initial_student(setting, config, data)
-            shape = student_models(Student.from_pretrained(str(initial)).eval(), data)["student"]
+            student = Student.from_pretrained(str(initial)).eval().to(_device(config))
+            shape = student_models(student, data)["student"]
+            del student
             measures: Measures = {name: float(shape[name]) for name in ("parameters", "bytes", "latency_ms")}
             measures["teacher_rows"] = float(_teacher_rows(config, data, known)) if arm == "distilled" else 0.0
             earlier = load_state(folder / "checkpoints")
@@ -138,7 +141,12 @@ def train_here(plan: TrainingPlan, data: dict[str, TaskData], on_log: OnLog) -> 
     finished = load_state(plan.folder)
     if finished and finished.step >= plan.config.training.num_steps:
         return finished
-    return train_student(plan, data, on_log=on_log)
+    return train_student(plan, data, device=_device(plan.config), on_log=on_log)
+
+
+def _device(config: Config) -> torch.device:
+    """This trial's share of a GPU, where it was given one."""
+    return device_given(config.training.placement.num_gpus)
 
 
 def _teacher_rows(config: Config, data: dict[str, TaskData], known: KnownTeachers) -> int:

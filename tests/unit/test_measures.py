@@ -73,6 +73,7 @@ def test_a_student_is_described_by_its_weights_and_its_answers(
 
 
 def test_teachers_are_asked_for_their_latency_at_both_batch_sizes() -> None:
-    described = {"bert": {"num_parameters": 10, "size_bytes": 40}}
+    described = {"bert": {"num_parameters": 10, "size_bytes": 40, "device": "cpu"}}
     found = teacher_models(described, lambda name, batch_size: {1: 8.0, 32: 2.0}[batch_size])
-    assert found == {"bert": {"parameters": 10, "bytes": 40, "latency_ms": 8.0, "latency_ms_batch_32": 2.0}}
+    expected = {"parameters": 10, "bytes": 40, "device": "cpu", "latency_ms": 8.0, "latency_ms_batch_32": 2.0}
+    assert found == {"bert": expected}

@@ -36,7 +36,9 @@ def teacher_figures(**more: Any) -> dict[str, Any]:
 
 
 def report(tasks: dict[str, dict[str, Any]] | None = None, num_seeds: int = 1, **more: Any) -> dict[str, Any]:
-    model = {"parameters": 1_000_000, "bytes": 4_000_000, "latency_ms": 1.5, "latency_ms_batch_32": 0.5}
+    model = {
+        "parameters": 1_000_000, "bytes": 4_000_000, "device": "cpu", "latency_ms": 1.5, "latency_ms_batch_32": 0.5,
+    }  # fmt: skip
     tasks = tasks or {"mood": task_report(num_seeds)}
     return {
         "name": "trial", "description": "A trial.", "tasks": tasks,

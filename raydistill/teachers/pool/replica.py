@@ -73,12 +73,11 @@ class TeacherReplica:
         return self._loaded
 
     def _load(self) -> Loaded:
-        import torch
-
+        from raydistill.devices import device_given
         from raydistill.teachers.teacher import load_teacher
 
         settings = self._spec.settings
-        device = "cuda" if settings.placement.num_gpus and torch.cuda.is_available() else "cpu"
+        device = str(device_given(settings.placement.num_gpus))
         self._limit_threads()
         # What Ray hands over is read-only, and we only read it.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

@@ -1,0 +1,19 @@
+"""On which device of this process a model computes."""
+
+from __future__ import annotations
+
+import torch
+
+
+def own_device() -> torch.device:
+    """The GPU that this process sees, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_given(num_gpus: float) -> torch.device:
+    """The GPU where one was asked for and this process sees one, else the processor.
+
+    Args:
+        num_gpus: of a `placement`.
+    """
+    return own_device() if num_gpus else torch.device("cpu")
