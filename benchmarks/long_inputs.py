@@ -6,8 +6,8 @@ trunks have the same width, depth and heads, hence about as many parameters. Den
 its time grows with the square of the length, its memory does not. `explicit` is the dense trunk with that kernel
 forbidden, as papers count it.
 
-Time: median of interleaved rounds; the ratio is of one round each. Memory: of one pass in a process of its own, on a
-GPU torch's peak of allocated bytes, else the process's peak of resident bytes.
+Time: median of interleaved rounds; the ratio is of one round each. Memory: of one pass, on a GPU torch's peak of
+allocated bytes, else the peak of resident bytes of a process of its own.
 
     python benchmarks/long_inputs.py [--lengths 512 1024 2048 4096 8192] [--rounds 5] [--device cuda] [--bf16]
 """
@@ -133,7 +133,9 @@ def one_pass(options: argparse.Namespace, way: str, length: int) -> Callable[[],
 
 
 def memory(options: argparse.Namespace, way: str, length: int) -> int:
-    """Bytes, measured in a process of its own: what another pass left allocated is not to be seen."""
+    """Bytes; of the processor in a process of its own: what another pass left resident is not to be seen."""
+    if options.device.startswith("cuda"):
+        return peak_bytes(options, way, length)
     given = [
         "--lengths", *map(str, options.lengths), "--batch", str(options.batch), "--size", options.size,
         "--chunk-length", str(options.chunk_length), "--num-hashes", str(options.num_hashes),

@@ -17,3 +17,13 @@ def device_given(num_gpus: float) -> torch.device:
         num_gpus: of a `placement`.
     """
     return own_device() if num_gpus else torch.device("cpu")
+
+
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on that device. From the host's memory to a GPU without waiting for what the GPU still computes.
+
+    A copy from pageable memory takes its turn behind all that is queued on the GPU, and the host waits for it.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -19,6 +19,7 @@ import torch
 from raydistill.config.models import Config, TeachConfig
 from raydistill.data.batch import ViewBatch
 from raydistill.data.dataset import TaskData
+from raydistill.data.preparing import prepared
 from raydistill.devices import device_given, own_device
 from raydistill.planning.measured import MeasuredTeacher, Work
 from raydistill.planning.nodes import ACCELERATORS, GPU
@@ -123,7 +124,9 @@ def _answer(teacher: Teacher, batches: list[ViewBatch]) -> Work:
     most = max(FEW, int(CALL_S * len(few) / (time.perf_counter() - began)))
     fewer = [each.take(np.arange(min(len(each), most))) for each in batches]
     answered = timed([(len(each), partial(teacher.logits, each)) for each in fewer])
-    host = timed([(len(each), partial(teacher.network.prepare, each)) for each in fewer], budget_s=0.3)
+    host = timed(
+        [(len(each), partial(prepared, teacher.network.prepare, each, teacher.device)) for each in fewer], budget_s=0.3
+    )
     return work(rows, rows * answered.row_s, rows * host.row_s, answered.cores)
 
 
@@ -136,9 +139,9 @@ def _lesson(teacher: Teacher, task: TaskData, settings: TeachConfig) -> Work:
     views = task.train.views(np.arange(min(settings.batch_size, len(task.train))), 1 if task.settings.augment else 0)
 
     def step() -> None:
-        prepared = {key: value.to(device) for key, value in teacher.network.prepare(views).items()}
+        inputs = prepared(teacher.network.prepare, views, device)
         with autocast(device, bf16):
-            loss = teacher.network.logits(prepared).float().square().mean()
+            loss = teacher.network.logits(inputs).float().square().mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()

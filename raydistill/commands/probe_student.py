@@ -16,7 +16,7 @@ from raydistill.commands.probe import torch_threads, work
 from raydistill.commands.students import make_student
 from raydistill.config.models import Config
 from raydistill.data.dataset import Split, TaskData
-from raydistill.data.preparing import Preparer
+from raydistill.data.preparing import Preparer, prepared
 from raydistill.evaluation.models import student_latency_ms
 from raydistill.fusion.standing import Standing
 from raydistill.planning.measured import Work
@@ -120,7 +120,7 @@ def probe_student(config: Config, data: dict[str, TaskData], threads: int, devic
         )  # fmt: skip
         with contextlib.suppress(_EnoughError):
             train_student(plan, data, device=device)
-        rows, host_s = _inputs(config, data, student)
+        rows, host_s = _inputs(config, data, student, device)
         learning = work(rows, clock.step_s / micro_per_step, host_s, clock.cores)
         return learning, _exam(student.to(device).eval(), data, clock.cores)
 
@@ -146,18 +146,18 @@ def _standings(config: Config) -> dict[str, tuple[Standing, ...]]:
     }
 
 
-def _inputs(config: Config, data: dict[str, TaskData], student: Student) -> tuple[int, float]:
+def _inputs(config: Config, data: dict[str, TaskData], student: Student, device: torch.device) -> tuple[int, float]:
     """Rows of a micro-batch of all tasks, and the seconds that its inputs take the host."""
     rows, seconds = 0, 0.0
     for name, planned in plan_rows(config, data, "distilled", config.seed).items():
         drawn, split, prepare = planned.sampler.micro_batch(0), data[name].train, student.preparer(name)
-        seconds += median_ms(partial(_prepared, split, drawn, prepare), budget_s=0.2) / 1e3
+        seconds += median_ms(partial(_prepared, split, drawn, prepare, device), budget_s=0.2) / 1e3
         rows += len(drawn.rows)
     return rows, seconds
 
 
-def _prepared(split: Split, drawn: MicroBatch, prepare: Preparer) -> object:
-    return prepare(split.views(drawn.rows, drawn.view))
+def _prepared(split: Split, drawn: MicroBatch, prepare: Preparer, device: torch.device) -> object:
+    return prepared(prepare, split.views(drawn.rows, drawn.view), device)
 
 
 def _exam(student: Student, data: dict[str, TaskData], cores: float) -> Work:

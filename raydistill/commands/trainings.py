@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +30,7 @@ def train_all(
     stored: bool,
     on_stored: Callable[[], None] = lambda: None,
 ) -> list[TrainingState]:
-    """The final states, in the order of the plans.
+    """The final states without their weights, in the order of the plans.
 
     A small student keeps one core busy and not many more, so trainings that need nothing but a CPU (local mode,
     stored soft labels) run as Ray tasks, each with an equal share of the cores. All others have the machine, or the
@@ -47,7 +48,7 @@ def train_all(
 
     share = _share(plans) if stored else None
     if share is None:
-        states = [launch(plan, data, partial(show, plan)) for plan in plans]
+        states = [_without_weights(launch(plan, data, partial(show, plan))) for plan in plans]
     else:
         by_name = {plan.name: plan for plan in plans}
         jobs = {name: Job(_train, (plan, share), {"num_cpus": share}) for name, plan in by_name.items()}
@@ -90,10 +91,12 @@ def _train(plan: TrainingPlan, num_threads: int, post: Callable[[dict[str, Any]]
         name: load_task_data(name, task, cache_dir, prepared=plan.prepared.get(name))
         for name, task in plan.config.tasks.items()
     }
-    state = launch(plan, data, post)
-    # The weights lie in the plan's folder; they need not travel.
-    state.model, state.optimizer = {}, {}
-    return state
+    return _without_weights(launch(plan, data, post))
+
+
+def _without_weights(state: TrainingState) -> TrainingState:
+    """They lie in the plan's folder: they need not travel, nor stay on a GPU while the next student trains."""
+    return dataclasses.replace(state, model={}, optimizer={}, beside={})
 
 
 def _title(plan: TrainingPlan) -> str:

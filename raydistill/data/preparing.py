@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -15,6 +16,9 @@ from torchvision.transforms.v2 import functional as transforms
 from transformers import PreTrainedTokenizerBase
 
 from raydistill.data.batch import ViewBatch
+from raydistill.devices import sent
+
+CPU = torch.device("cpu")
 
 
 class Preparer(Protocol):
@@ -25,8 +29,26 @@ class Preparer(Protocol):
         ...
 
 
+def prepared(prepare: Preparer, views: ViewBatch, device: torch.device) -> dict[str, Tensor]:
+    """The keyword tensors of these views on a device, computed there where the preparer can."""
+    made = prepare.on(views, device) if isinstance(prepare, PreparerOnDevice) else prepare(views)
+    return {key: sent(value, device) for key, value in made.items()}
+
+
+class PreparerOnDevice(ABC):
+    """A preparer that sends what is small, such as the bytes of a picture, and computes where the model is."""
+
+    @abstractmethod
+    def on(self, views: ViewBatch, device: torch.device) -> dict[str, Tensor]:
+        """The keyword tensors of these views, made on this device."""
+
+    def __call__(self, views: ViewBatch) -> dict[str, Tensor]:
+        """The same on the CPU."""
+        return self.on(views, CPU)
+
+
 @dataclass(frozen=True)
-class VisionPreparer:
+class VisionPreparer(PreparerOnDevice):
     """pixel_values float32 [batch, num_channels, image_size, image_size], normalised by mean and std."""
 
     image_size: int
@@ -34,9 +56,9 @@ class VisionPreparer:
     std: tuple[float, ...]
     num_channels: int
 
-    def __call__(self, views: ViewBatch) -> dict[str, Tensor]:
+    def on(self, views: ViewBatch, device: torch.device) -> dict[str, Tensor]:
         """See the class."""
-        pixels = torch.from_numpy(np.ascontiguousarray(views.inputs)).permute(0, 3, 1, 2)
+        pixels = sent(torch.from_numpy(np.ascontiguousarray(views.inputs)), device).permute(0, 3, 1, 2)
         if pixels.shape[1] == 1 and self.num_channels == 3:
             pixels = pixels.expand(-1, 3, -1, -1)
         elif pixels.shape[1] == 3 and self.num_channels == 1:
@@ -71,17 +93,17 @@ class TextPreparer:
 
 
 @dataclass(frozen=True)
-class WaveformPreparer:
+class WaveformPreparer(PreparerOnDevice):
     """input_values float32 [batch, samples], zero mean and unit variance a clip; attention_mask int64."""
 
     sample_rate: int
     max_seconds: float
 
-    def __call__(self, views: ViewBatch) -> dict[str, Tensor]:
+    def on(self, views: ViewBatch, device: torch.device) -> dict[str, Tensor]:
         """See the class."""
         clips = _resampled(views, self.sample_rate, self.max_seconds)
         # Strided convolutions need some length even where every clip of a batch is short.
-        padded, mask = _padded(clips, max(self.sample_rate // 20, *(len(clip) for clip in clips)))
+        padded, mask = _padded(clips, max(self.sample_rate // 20, *(len(clip) for clip in clips)), device)
         count = mask.sum(dim=1, keepdim=True)
         mean = padded.sum(dim=1, keepdim=True) / count
         centred = (padded - mean) * mask
@@ -94,7 +116,7 @@ class WaveformPreparer:
 
 
 @dataclass(frozen=True)
-class LogMelPreparer:
+class LogMelPreparer(PreparerOnDevice):
     """log_mel float32 [batch, frames, num_mels] and frame_mask bool [batch, frames]; a frame every 10 ms.
 
     Normalised to zero mean and unit variance a clip, over its real frames.
@@ -104,17 +126,17 @@ class LogMelPreparer:
     max_seconds: float
     num_mels: int
 
-    def __call__(self, views: ViewBatch) -> dict[str, Tensor]:
+    def on(self, views: ViewBatch, device: torch.device) -> dict[str, Tensor]:
         """See the class."""
         hop = self.sample_rate // 100
         clips = _resampled(views, self.sample_rate, self.max_seconds)
-        padded, _ = _padded(clips, int(self.max_seconds * self.sample_rate))
-        spectrogram, to_mel = _mel_transform(self.sample_rate, self.num_mels)
+        padded, _ = _padded(clips, int(self.max_seconds * self.sample_rate), device)
+        spectrogram, to_mel = _mel_transform(self.sample_rate, self.num_mels, device)
         # |z|² from the two parts: the absolute value of a complex tensor takes four times as long.
         power = torch.view_as_real(spectrogram(padded)).square().sum(dim=-1)
         mel = to_mel(power).clamp_min(1e-8).log().transpose(1, 2)
         frames = torch.tensor([1 + len(clip) // hop for clip in clips]).clamp_max(mel.shape[1])
-        mask = torch.arange(mel.shape[1])[None, :] < frames[:, None]
+        mask = sent(torch.arange(mel.shape[1])[None, :] < frames[:, None], device)
         real = mask[:, :, None].float()
         count = real.sum(dim=(1, 2), keepdim=True) * mel.shape[2]
         centred = (mel - (mel * real).sum(dim=(1, 2), keepdim=True) / count) * real
@@ -127,12 +149,13 @@ class LogMelPreparer:
 
 
 @lru_cache(maxsize=4)
-def _mel_transform(sample_rate: int, num_mels: int) -> tuple[torch.nn.Module, torch.nn.Module]:
+def _mel_transform(sample_rate: int, num_mels: int, device: torch.device) -> tuple[torch.nn.Module, torch.nn.Module]:
     """To complex spectra of 25 ms every 10 ms, and from their power to mel bands."""
     window = sample_rate // 40
     size = max(256, 1 << (window - 1).bit_length())
     spectrogram = torchaudio.transforms.Spectrogram(size, window, sample_rate // 100, power=None)
-    return spectrogram, torchaudio.transforms.MelScale(num_mels, sample_rate, n_stft=size // 2 + 1)
+    to_mel = torchaudio.transforms.MelScale(num_mels, sample_rate, n_stft=size // 2 + 1)
+    return spectrogram.to(device), to_mel.to(device)
 
 
 def _resampled(views: ViewBatch, sample_rate: int, max_seconds: float) -> list[NDArray[np.float32]]:
@@ -146,10 +169,10 @@ def _resampled(views: ViewBatch, sample_rate: int, max_seconds: float) -> list[N
     return clips
 
 
-def _padded(clips: list[NDArray[np.float32]], length: int) -> tuple[Tensor, Tensor]:
+def _padded(clips: list[NDArray[np.float32]], length: int, device: torch.device) -> tuple[Tensor, Tensor]:
     padded = torch.zeros(len(clips), length)
     mask = torch.zeros(len(clips), length)
     for row, clip in enumerate(clips):
         padded[row, : len(clip)] = torch.from_numpy(clip)
         mask[row, : len(clip)] = 1.0
-    return padded, mask
+    return sent(padded, device), sent(mask, device)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from raydistill.data.batch import ViewBatch
 from raydistill.data.dataset import TaskData
+from raydistill.data.preparing import prepared
 from raydistill.student.model import Student
 from raydistill.timing import median_ms
 
@@ -77,7 +78,7 @@ def student_latency_ms(student: Student, task: str, views: ViewBatch) -> float:
     prepare = student.preparer(task)
 
     def answer() -> None:
-        prepared = {key: value.to(device) for key, value in prepare(views).items()}
-        student({task: prepared})[task].cpu()
+        inputs = prepared(prepare, views, device)
+        student({task: inputs})[task].cpu()
 
     return median_ms(answer) / len(views)

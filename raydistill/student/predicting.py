@@ -14,6 +14,7 @@ from raydistill.config.data import DataConfig
 from raydistill.data import decoding
 from raydistill.data.batch import Inputs, ViewBatch
 from raydistill.data.dataset import Split
+from raydistill.data.preparing import prepared
 from raydistill.errors import ConfigError, DataError
 from raydistill.precision import autocast
 from raydistill.student.model import Student
@@ -69,9 +70,9 @@ def own_task(student: Student, task: str) -> Task:
 
 def _answer(student: Student, task: str, views: ViewBatch, bf16: bool) -> NDArray[np.float32]:
     device = next(student.parameters()).device
-    prepared = {key: value.to(device) for key, value in student.preparer(task)(views).items()}
+    inputs = prepared(student.preparer(task), views, device)
     with autocast(device, bf16):
-        logits: NDArray[np.float32] = student({task: prepared})[task].float().cpu().numpy()
+        logits: NDArray[np.float32] = student({task: inputs})[task].float().cpu().numpy()
     return logits
 
 

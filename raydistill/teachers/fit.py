@@ -17,7 +17,8 @@ from raydistill.atomic import reason, replacing
 from raydistill.config.models import TeachConfig
 from raydistill.data.dataset import TaskData
 from raydistill.data.ordering import shuffled_batches
-from raydistill.devices import own_device
+from raydistill.data.preparing import prepared
+from raydistill.devices import own_device, sent
 from raydistill.errors import TeacherError
 from raydistill.precision import autocast, use_bf16
 from raydistill.schedule import learning_rate_at
@@ -90,10 +91,10 @@ def fit(
             batches = (epoch, shuffled_batches(rows, data.train.lengths, config.batch_size, generator))
         views = data.train.views(batches[1][position], 1 + epoch if data.settings.augment else 0)
         torch.manual_seed(hash((seed, step)) & 0x7FFF_FFFF_FFFF_FFFF)
-        labels = torch.from_numpy(known[views.sample_ids]).to(device)
-        prepared = {key: value.to(device) for key, value in network.prepare(views).items()}
+        labels = sent(torch.from_numpy(known[views.sample_ids]), device)
+        inputs = prepared(network.prepare, views, device)
         with autocast(device, bf16):
-            logits = network.logits(prepared)
+            logits = network.logits(inputs)
         loss = task.hard_loss(logits, labels, config.label_smoothing) / len(labels)
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -151,8 +152,8 @@ def validation_scores(
     with autocast(device, bf16):
         for start in range(0, len(rows), batch_size):
             views = data.validation.views(rows[start : start + batch_size])
-            prepared = {key: value.to(device) for key, value in network.prepare(views).items()}
-            answers.append(network.logits(prepared).float().cpu().numpy())
+            inputs = prepared(network.prepare, views, device)
+            answers.append(network.logits(inputs).float().cpu().numpy())
     module.train()
     output = np.concatenate(answers)
     return task.metric(output, known[rows]), float(task.row_scores(output, known[rows]).mean())

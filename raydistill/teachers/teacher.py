@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from raydistill.config.data import LabelScales
 from raydistill.config.models import Config
 from raydistill.data.batch import ViewBatch
+from raydistill.data.preparing import prepared
 from raydistill.errors import TeacherError
 from raydistill.losses.numerics import UNKNOWN
 from raydistill.precision import autocast, use_bf16
@@ -79,14 +80,14 @@ class Teacher:
             TeacherError: one of them is not a number, or they are not a row of all classes for each view.
         """
         device = self.device
-        prepared = {key: value.to(device) for key, value in self.network.prepare(views).items()}
+        inputs = prepared(self.network.prepare, views, device)
         with autocast(device, self.bf16):
             if layers:
                 with tapped(self.name, self.network.module, layers) as taps:
-                    logits = self.network.logits(prepared).float().cpu().numpy()
-                features = taps.features(prepared.get("attention_mask"), len(views))
+                    logits = self.network.logits(inputs).float().cpu().numpy()
+                features = taps.features(inputs.get("attention_mask"), len(views))
             else:
-                logits, features = self.network.logits(prepared).float().cpu().numpy(), {}
+                logits, features = self.network.logits(inputs).float().cpu().numpy(), {}
         if logits.ndim != 2 or len(logits) != len(views) or logits.shape[1] <= self.columns.max():
             raise TeacherError(
                 f"teacher {self.name!r}: its logits are {list(logits.shape)} for {len(views)} rows and "

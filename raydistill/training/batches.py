@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from raydistill.config.distill import FeatureConfig
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
+from raydistill.data.preparing import prepared
+from raydistill.devices import sent
 from raydistill.soft_labels.layers import layer_of
 from raydistill.soft_labels.source import StepViews
 from raydistill.soft_labels.targets import SoftTargets
@@ -118,10 +120,10 @@ class BatchMaker:
             said = None if targets is None else torch.from_numpy(targets.stacked(self.teachers[name]))
             heard = None if said is None or not (silent := said[..., 0].isnan().all(dim=0)).any() else ~silent
             batches[name] = TaskBatch(
-                inputs={key: value.to(device) for key, value in self.preparers[name](views).items()},
-                hard_labels=torch.from_numpy(hard_labels).to(device),
-                teacher_logits=None if said is None else said.to(device),
-                heard=None if heard is None else heard.to(device),
+                inputs=prepared(self.preparers[name], views, device),
+                hard_labels=sent(torch.from_numpy(hard_labels), device),
+                teacher_logits=None if said is None else sent(said, device),
+                heard=None if heard is None else sent(heard, device),
                 num_rows=counts[name][0],
                 num_labelled=counts[name][1],
                 features={} if targets is None else self._features(name, targets, device),
@@ -131,7 +133,7 @@ class BatchMaker:
     def _features(self, task: str, targets: SoftTargets, device: torch.device) -> dict[str, torch.Tensor]:
         """By name of a feature loss, what its teacher's layer said; not of a teacher that is lost."""
         return {
-            name: torch.from_numpy(targets.features[feature.teacher][layer_of(feature)]).to(device)
+            name: sent(torch.from_numpy(targets.features[feature.teacher][layer_of(feature)]), device)
             for name, feature in self.features[task].items()
             if feature.teacher in targets.features
         }

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from raydistill.config.distill import FeatureConfig
 from raydistill.config.models import Config
 from raydistill.data.batch import ViewBatch
+from raydistill.data.preparing import prepared
 from raydistill.errors import ConfigError
 from raydistill.losses.features.attention import resample_positions
 from raydistill.losses.features.registry import FEATURE_LOSSES
@@ -163,7 +164,7 @@ def hear_layer(name: str, feature: FeatureConfig, student: Student, task: str, v
     taps = StudentTaps(student, {feature.student_layer})
     with taps.listening() as heard:
         device = next(student.parameters()).device
-        student({task: {key: value.to(device) for key, value in student.preparer(task)(views).items()}})
+        student({task: prepared(student.preparer(task), views, device)})
     found = heard.get((task, feature.student_layer))
     if found is None:
         raise ConfigError(

@@ -35,7 +35,7 @@ def furthest(one: Path, other: Path) -> float:
 def test_a_local_run_computes_on_the_gpu(local: Path) -> None:
     report = report_of(local)
     assert {name: model["device"] for name, model in report["models"].items()} == {"expert": "cuda", "student": "cuda"}
-    assert torch.cuda.get_device_name() in str(report["reproduction"])
+    assert torch.cuda.get_device_name() in report["machine"]
 
 
 @pytest.mark.parametrize("source", ["remote", "stored", "auto"])
