@@ -4,7 +4,7 @@ The demo's three tasks, where the student sees a tenth of the labels and teacher
 of clothes and one more of language, worse ones, make ensembles. Every method trains the same student from the same
 start on the same rows, seed by seed; told are test retention (the student's accuracy over that of the teachers' mean
 logits, mean of the tasks), the difference to plain distillation (KL, mean of logits, fixed weights) seed by seed, and
-the CPU time of a step against that of a plain one, taken in turns. Two trainings run side by side, one thread each;
+the CPU time of a step, alone and against that of a plain one, taken in turns. Two trainings run side by side, one thread each;
 costs are measured afterwards, alone. Prints a page in Markdown. With `--keep FILE` all that is finished is kept there,
 and a second call with the same settings does only what is missing.
 
@@ -109,20 +109,20 @@ def main() -> None:
         begin(config, known, folder)
         for index, job in enumerate(job for job in jobs_of(options) if job.seed == 0):
             if (job.kind, job.method) not in costs:
-                costs[job.kind, job.method] = cost(job, len(jobs) + index)
-                keep(options.keep, job, cost=costs[job.kind, job.method])
-                print(
-                    f"cost of {job.kind} {job.method}: {costs[job.kind, job.method]:.2f}", file=sys.stderr, flush=True
-                )
+                costs[job.kind, job.method] = ms, ratio = cost(job, len(jobs) + index)
+                keep(options.keep, job, ms=ms, cost=ratio)
+                print(f"cost of {job.kind} {job.method}: {ms:.1f} ms, {ratio:.2f}", file=sys.stderr, flush=True)
     print_page(options, {kind: list(each) for kind, each in methods(only).items()}, results, costs, ensembles)
 
 
-def kept(file: Path | None) -> tuple[dict[tuple[str, str, int], dict[str, float]], dict[tuple[str, str], float]]:
+def kept(
+    file: Path | None,
+) -> tuple[dict[tuple[str, str, int], dict[str, float]], dict[tuple[str, str], tuple[float, float]]]:
     """What earlier calls have finished: accuracies and costs."""
     lines = file.read_text(encoding="utf-8").splitlines() if file and file.is_file() else []
     found = [json.loads(line) for line in lines]
     results = {(each["kind"], each["method"], each["seed"]): each["accuracy"] for each in found if "accuracy" in each}
-    return results, {(each["kind"], each["method"]): each["cost"] for each in found if "cost" in each}
+    return results, {(each["kind"], each["method"]): (each["ms"], each["cost"]) for each in found if "ms" in each}
 
 
 def keep(file: Path | None, job: Job, **found: object) -> None:

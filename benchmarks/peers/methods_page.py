@@ -19,7 +19,7 @@ SURE = 0.95  # of a difference that is called better or worse, by Student's t
 
 
 def print_page(
-    options: argparse.Namespace, kinds: dict[str, list[str]], results: dict[Any, Any], costs: dict[Any, float],
+    options: argparse.Namespace, kinds: dict[str, list[str]], results: dict[Any, Any], costs: dict[Any, tuple[float, float]],
     ensembles: dict[str, float],
 ) -> None:  # fmt: skip
     """All tables.
@@ -27,7 +27,7 @@ def print_page(
     Args:
         kinds: names of methods.
         results: by kind, method and seed: test accuracy by task.
-        costs: of a step against a plain one, by kind and method.
+        costs: of a step, in milliseconds and against a plain one, by kind and method.
         ensembles: test accuracy of the teachers' mean logits, by task.
     """
     print("## Measured\n")
@@ -48,8 +48,10 @@ def print_page(
     print(f"Retention 1 is the teachers' mean logits: {together}.\n")
     if "labels" in options.only.split(","):
         kinds = {"labels": ["alone", "kl"], **kinds}
-    head = "| | " + " | ".join(ensembles) + " | retention | against plain distillation | CPU of a step |\n"
-    head += "|---|" + "--:|" * (len(ensembles) + 1) + "---|--:|"
+    head = (
+        "| | " + " | ".join(ensembles) + " | retention | against plain distillation | CPU of a step, ms | ÷ plain |\n"
+    )
+    head += "|---|" + "--:|" * (len(ensembles) + 1) + "---|--:|--:|"
     titles = {
         "losses": "Soft losses",
         "features": "Feature losses on the last layer of `resnet`, which is asked in every step",
@@ -72,7 +74,9 @@ def print_page(
                 if row_kind == kind and kind != "labels":
                     helped[word].append(f"`{name}`")
             label = {"alone": "student alone", "kl": "plain distillation"}.get(name, f"`{name}`")
-            print(f"| {label} | {' | '.join(accuracy)} | {spread(values)} | {verdict} | {costs[row_kind, name]:.2f} |")
+            ms, ratio = costs[row_kind, name]
+            cells = [label, *accuracy, spread(values), verdict, f"{ms:.1f}", f"{ratio:.2f}"]
+            print(f"| {' | '.join(cells)} |")
         print()
     for word, names in helped.items():
         text = ", ".join(dict.fromkeys(names)) or "none"
@@ -84,16 +88,16 @@ def print_page(
         "chance.\n"
     )
     print(
-        "CPU of a step: against one of plain distillation, two steps of each in turns, 60 in all; plain against itself "
-        "shows how exact that is."
+        "CPU of a step, on one thread, and against one of plain distillation: two steps of each in turns, 60 in all; "
+        "plain against itself shows how exact the ratio is. Between rows compare ratios: the machine's speed drifts."
     )
     if "balancing" in kinds:
         by_losses, by_gradients = (
-            statistics.mean(costs["balancing", name] for name in names) for names in (BY_LOSSES, BY_GRADIENTS)
+            statistics.mean(costs["balancing", name][1] for name in names) for names in (BY_LOSSES, BY_GRADIENTS)
         )
         print(
             f"Balancing costs, on average: by losses {by_losses:.2f}, by gradients {by_gradients:.2f}, `famo`, which "
-            f"looks twice, {costs['balancing', 'famo']:.2f}."
+            f"looks twice, {costs['balancing', 'famo'][1]:.2f}."
         )
 
 

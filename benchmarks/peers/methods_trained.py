@@ -102,14 +102,14 @@ def train(job: Job, index: int) -> dict[str, float]:
     return {name: student.tasks[name].metric(said[name], task.test.labels) for name, task in data.items()}
 
 
-def cost(job: Job, index: int) -> float:
-    """CPU time of a step over that of a step of plain distillation, with two steps of each in turns, so that both meet
-    the same machine."""
+def cost(job: Job, index: int) -> tuple[float, float]:
+    """CPU time of a step, in milliseconds, and over that of a step of plain distillation, with two steps of each in
+    turns, so that both meet the same machine."""
     turns = _Turns()
     with ThreadPoolExecutor(2) as threads:
         plain = threads.submit(turns.take, 0, PLAIN, f"cost-{index}-plain")
         seconds = threads.submit(turns.take, 1, job, f"cost-{index}").result()
-        return sum(seconds) / sum(plain.result())
+        return 1e3 * sum(seconds) / len(seconds) / STEPS, sum(seconds) / sum(plain.result())
 
 
 class _Turns:

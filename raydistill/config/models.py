@@ -76,7 +76,7 @@ class TeacherConfig(Frozen):
     partial_labels: bool = Field(False, description="it may know some of the task's classes only, or others beside")
     image_size: PositiveInt | None = Field(None, description="resolution this teacher sees; default: the view's")
     image_mean: tuple[float, ...] | None = None
-    image_std: tuple[float, ...] | None = None
+    image_std: tuple[PositiveFloat, ...] | None = None
     sample_rate: PositiveInt | None = Field(None, description="rate this teacher hears; default: the view's")
     max_length: PositiveInt = Field(128, description="tokens a text teacher reads")
     precision: Precision = "auto"

@@ -66,7 +66,8 @@ class VisionPreparer(PreparerOnDevice):
         if pixels.shape[-1] != self.image_size:
             pixels = transforms.resize(pixels, [self.image_size, self.image_size], antialias=True)
         values = transforms.to_dtype(pixels, torch.float32, scale=True)
-        return {"pixel_values": transforms.normalize(values, list(self.mean), list(self.std))}
+        mean, std = (sent(torch.tensor(each), device).view(-1, 1, 1) for each in (self.mean, self.std))
+        return {"pixel_values": values.sub(mean).div_(std)}
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""

@@ -107,6 +107,11 @@ def test_source_that_needs_a_path_says_so() -> None:
     assert "tasks.mood.data" in text and "'csv' needs a path" in text
 
 
+def test_pixels_are_not_divided_by_nothing() -> None:
+    text = message_of(mistake("teachers", "bert", "image_std", value=[0.5, 0.0, 0.5]))
+    assert "teachers.bert.image_std.1" in text and "greater than 0" in text
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from torchvision.transforms.v2.functional import normalize, to_dtype
 
 from raydistill.data.batch import ViewBatch
 from raydistill.data.dataset import TaskData
-from raydistill.data.preparing import LogMelPreparer, TextPreparer, VisionPreparer, WaveformPreparer
+from raydistill.data.preparing import LogMelPreparer, TextPreparer, VisionPreparer, WaveformPreparer, prepared
 from raydistill.student.vocabulary import train_tokenizer
 
 
@@ -36,6 +37,21 @@ def test_pixels_are_scaled_and_normalised_a_channel() -> None:
     values = VisionPreparer(6, mean, std, 3)(pictures(pixels))["pixel_values"]
     expected = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(values.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_are_those_of_torchvisions_normalize_to_the_last_bit(channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 6, 6, channels), dtype=np.uint8)
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    repeated = torch.from_numpy(np.repeat(pixels, 3 // channels, axis=3)).permute(0, 3, 1, 2)
+    values = VisionPreparer(6, tuple(mean), tuple(std), 3)(pictures(pixels))["pixel_values"]
+    torch.testing.assert_close(values, normalize(to_dtype(repeated, scale=True), mean, std), rtol=0, atol=0)
+
+
+def test_a_preparation_of_ones_own_is_called_with_the_views_alone() -> None:
+    views = pictures(np.zeros((2, 6, 6, 3), np.uint8))
+    found = prepared(lambda views: {"rows": torch.full((len(views),), 7)}, views, torch.device("cpu"))
+    assert found["rows"].tolist() == [7, 7]
 
 
 def test_grey_views_fill_three_channels_and_colour_views_one() -> None:
