@@ -4,9 +4,9 @@ The demo's three tasks, where the student sees a tenth of the labels and teacher
 of clothes and one more of language, worse ones, make ensembles. Every method trains the same student from the same
 start on the same rows, seed by seed; told are test retention (the student's accuracy over that of the teachers' mean
 logits, mean of the tasks), the difference to plain distillation (KL, mean of logits, fixed weights) seed by seed, and
-the CPU time of a step, alone and against that of a plain one, taken in turns. Two trainings run side by side, one thread each;
-costs are measured afterwards, alone. Prints a page in Markdown. With `--keep FILE` all that is finished is kept there,
-and a second call with the same settings does only what is missing.
+the CPU time of a step, also against that of a plain one, taken in turns. Two trainings run side by side, one thread
+each; costs are measured afterwards, alone. Prints a page in Markdown. With `--keep FILE` all that is finished is kept
+there, and a second call with the same settings does only what is missing.
 
     python benchmarks/methods.py [--steps 300] [--seeds 4] [--keep FILE]
                                  [--only losses,fusion,balancing,features,labels]

@@ -19,8 +19,8 @@ SURE = 0.95  # of a difference that is called better or worse, by Student's t
 
 
 def print_page(
-    options: argparse.Namespace, kinds: dict[str, list[str]], results: dict[Any, Any], costs: dict[Any, tuple[float, float]],
-    ensembles: dict[str, float],
+    options: argparse.Namespace, kinds: dict[str, list[str]], results: dict[Any, Any],
+    costs: dict[Any, tuple[float, float]], ensembles: dict[str, float],
 ) -> None:  # fmt: skip
     """All tables.
 

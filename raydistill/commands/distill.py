@@ -17,7 +17,7 @@ from raydistill.commands.known import KnownTeachers, known_teachers, source_plan
 from raydistill.commands.labels import collect_labels
 from raydistill.commands.ledger import Ledger
 from raydistill.commands.methods_check import check_methods
-from raydistill.commands.preflight import preflight
+from raydistill.commands.preflight import preflight, unused_gpus
 from raydistill.commands.preparing import as_config, check_store, load_data, with_scales
 from raydistill.commands.progress import Progress
 from raydistill.commands.report import draw
@@ -96,6 +96,8 @@ def distill(
         if needs_ray(config):
             stack.enter_context(cluster(config))
             preflight(config)
+        if spare := unused_gpus(config, "training workers" if config.training.num_workers else None):
+            progress.say(spare)
         data = load_data(config, progress)
         check_methods(config, {name: len(task.label_names) for name, task in data.items()})
         if folder.starts_over or not folder.initial(config.seed).exists():

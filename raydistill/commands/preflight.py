@@ -52,6 +52,27 @@ def preflight_label(config: Config) -> None:
         _check_fit([(f"teachers.{name}.placement", teacher.placement, teacher.min_replicas)], config.ray.autoscales)
 
 
+def unused_gpus(config: Config, students: str | None) -> str | None:
+    """What to tell a user whose config leaves all GPUs of the cluster, or of this machine, alone; None: nothing.
+
+    Args:
+        students: who trains by `training.placement`; None: this process, which takes a GPU that it sees.
+    """
+    import ray
+    import torch
+
+    gpus = ray.cluster_resources().get("GPU", 0.0) if ray.is_initialized() else torch.cuda.device_count()
+    asked = {f"teachers.{name}": teacher.placement for name, teacher in config.teachers.items()}
+    asked |= {"training": config.training.placement} if students else {}
+    if not gpus or any(placement.num_gpus for placement in asked.values()):
+        return None
+    who = f"teachers and {students}" if students else "teachers"
+    return (
+        f"{who} compute on processors, and there are GPUs ({gpus:g}): {next(iter(asked))}.placement.num_gpus=0.25, for "
+        "one, gives each a quarter of one"
+    )
+
+
 def how_many_fit(placement: PlacementConfig, at_most: int | None = None) -> int:
     """Actors of this placement that the cluster holds at one time, each with a core of its own at least."""
     import ray

@@ -18,19 +18,6 @@ def trial_resources(config: Config) -> dict[str, float]:
     return each | {"CPU": max(1.0, each.get("CPU", 0.0))}
 
 
-def unused_gpus(config: Config) -> str | None:
-    """What to tell a user whose cluster has GPUs that the trials leave alone."""
-    import ray
-
-    gpus = ray.cluster_resources().get("GPU", 0.0)
-    if not gpus or trial_resources(config).get("GPU"):
-        return None
-    return (
-        f"the trials train on processors, and the cluster has GPUs ({gpus:g}): training.placement.num_gpus=0.25, for "
-        "one, gives each trial a quarter of one"
-    )
-
-
 def how_many_trials(space: Space, config: Config, teachers_stay: bool) -> int:
     """At one time: as many as the space says, and as the cluster holds beside the teachers.
 

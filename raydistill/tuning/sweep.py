@@ -14,7 +14,7 @@ from raydistill.commands.experts import experts
 from raydistill.commands.known import known_teachers, source_plan
 from raydistill.commands.labels import collect_labels
 from raydistill.commands.ledger import Ledger
-from raydistill.commands.preflight import preflight
+from raydistill.commands.preflight import preflight, unused_gpus
 from raydistill.commands.preparing import as_config, check_store, load_data, with_scales
 from raydistill.commands.progress import Progress
 from raydistill.commands.students import check_student
@@ -23,7 +23,7 @@ from raydistill.config.models import Config
 from raydistill.errors import ConfigError
 from raydistill.tuning.asked import ASKED, teacher_samples
 from raydistill.tuning.baseline import run_baselines
-from raydistill.tuning.capacity import how_many_trials, trial_resources, unused_gpus
+from raydistill.tuning.capacity import how_many_trials, trial_resources
 from raydistill.tuning.checking import base_config, candidate, check_space
 from raydistill.tuning.comparing import Comparison, compare
 from raydistill.tuning.records import SweepResult, records
@@ -147,7 +147,7 @@ def _search(
         prepared = {name: task.prepared for name, task in data.items()}
         setting = Setting(config, known, folder, max(1, int(trial_resources(config).get("CPU", 1))), prepared)
         study.begin(config)
-        if spare := unused_gpus(config):
+        if spare := unused_gpus(config, "trials"):
             progress.say(spare)
         progress.say(f"sweep: {len(study.ended)} of {space.search.num_trials} trials ended, {concurrent} at a time")
         with _timed(seconds, "trials_s"):

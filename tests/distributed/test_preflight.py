@@ -9,6 +9,10 @@ from small_runs import Lab, teacher
 
 import raydistill
 from raydistill import ConfigError
+from raydistill.commands.preflight import unused_gpus
+from raydistill.config.loader import load_config
+from raydistill.tuning.capacity import how_many_trials
+from raydistill.tuning.space import Space
 
 pytestmark = [
     pytest.mark.usefixtures("cluster"),
@@ -93,3 +97,21 @@ def test_the_training_of_a_teacher_that_cannot_be_placed_is_refused_by_name(lab:
     settings = lab.settings(teachers={"expert": teacher(train=train)}, cache_dir=str(lab.new("cache")))
     with pytest.raises(ConfigError, match=r"3 CPU .*teachers\.expert\.train\.placement.* has 2"):
         raydistill.teach(settings, out=lab.new("run"))
+
+
+def test_a_config_that_leaves_the_clusters_gpus_alone_is_told_so(lab: Lab) -> None:
+    idle, busy = (
+        load_config(lab.settings(teachers=placed(num_gpus=gpus), distill={"soft_labels": "remote"}))
+        for gpus in (0, 0.5)
+    )
+    said = unused_gpus(idle, "trials") or ""
+    assert said.startswith("teachers and trials compute on processors, and there are GPUs (2): teachers.expert.")
+    assert (unused_gpus(idle, None) or "").startswith("teachers compute")
+    assert unused_gpus(busy, "trials") is None
+
+
+def test_an_accelerator_that_no_trial_can_have_is_named_as_one(lab: Lab) -> None:
+    training = {**lab.settings()["training"], "placement": {"accelerator_type": "H100"}}
+    space = Space(name="any", define="nobody:asks")
+    with pytest.raises(ConfigError, match="asks for an accelerator of type H100 and the cluster has none of them"):
+        how_many_trials(space, load_config(lab.settings(training=training)), teachers_stay=False)
