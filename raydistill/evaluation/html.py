@@ -103,7 +103,7 @@ def _details(task: dict[str, Any], model: str) -> str:
 def _models(report: dict[str, Any]) -> str:
     rows = [
         [escape(name), f"{model['parameters']:,}", f"{model['bytes'] / 1e6:.1f} MB", f"{model['latency_ms']:.2f}",
-         f"{model['latency_ms_batch_32']:.2f}", model.get("device", "")]
+         f"{model['latency_ms_batch_32']:.2f}", escape(model.get("device", ""))]
         for name, model in report["models"].items()
     ]  # fmt: skip
     heads = ["model", "parameters", "size", "ms a sample, batch 1", "ms a sample, batch 32", "on"]

@@ -74,7 +74,7 @@ def model_table(report: dict[str, Any]) -> Table:
     for name, model in report["models"].items():
         table.add_row(
             escape(name), f"{model['parameters']:,}", f"{model['bytes'] / 1e6:.1f}", f"{model['latency_ms']:.2f}",
-            f"{model['latency_ms_batch_32']:.2f}", model.get("device", ""),
+            f"{model['latency_ms_batch_32']:.2f}", escape(model.get("device", "")),
         )  # fmt: skip
     return table
 
