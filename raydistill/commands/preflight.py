@@ -53,7 +53,7 @@ def preflight_label(config: Config) -> None:
 
 
 def unused_gpus(config: Config, students: str | None) -> str | None:
-    """What to tell a user whose config leaves all GPUs of the cluster, or of this machine, alone; None: nothing.
+    """What to tell a user whose teachers, or students, all leave the GPUs that there are alone; None: nothing.
 
     Args:
         students: who trains by `training.placement`; None: this process, which takes a GPU that it sees.
@@ -62,14 +62,17 @@ def unused_gpus(config: Config, students: str | None) -> str | None:
     import torch
 
     gpus = ray.cluster_resources().get("GPU", 0.0) if ray.is_initialized() else torch.cuda.device_count()
-    asked = {f"teachers.{name}": teacher.placement for name, teacher in config.teachers.items()}
-    asked |= {"training": config.training.placement} if students else {}
-    if not gpus or any(placement.num_gpus for placement in asked.values()):
+    idle = {}
+    if not any(teacher.placement.num_gpus for teacher in config.teachers.values()):
+        idle["the teachers"] = [f"teachers.{name}.placement.num_gpus" for name in config.teachers]
+    if students and not config.training.placement.num_gpus:
+        idle[f"the {students}"] = ["training.placement.num_gpus"]
+    if not gpus or not idle:
         return None
-    who = f"teachers and {students}" if students else "teachers"
+    paths = ", ".join(path for each in idle.values() for path in each)
     return (
-        f"{who} compute on processors, and there are GPUs ({gpus:g}): {next(iter(asked))}.placement.num_gpus=0.25, for "
-        "one, gives each a quarter of one"
+        f"{' and '.join(idle)} compute on processors, and there are GPUs ({gpus:g}): {paths}, where 0.25 is a quarter "
+        "of one"
     )
 
 

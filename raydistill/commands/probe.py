@@ -20,17 +20,19 @@ from raydistill.config.models import Config, TeachConfig
 from raydistill.data.batch import ViewBatch
 from raydistill.data.dataset import TaskData
 from raydistill.data.preparing import prepared
-from raydistill.devices import device_given, own_device
+from raydistill.devices import device_given
 from raydistill.planning.measured import MeasuredTeacher, Work
 from raydistill.planning.nodes import ACCELERATORS, GPU
 from raydistill.precision import autocast, cpu_has_bf16, use_bf16
 from raydistill.soft_labels.questions import claim
 from raydistill.soft_labels.store import LabelKey, LabelStore
+from raydistill.teachers.fit import teaching_device
 from raydistill.teachers.labelling import missing_batches
 from raydistill.teachers.teacher import Teacher, build_teacher, load_teacher
 from raydistill.timing import median_ms
 from raydistill.training.batches import plan_rows
 
+META = torch.device("meta")
 CALL_S = 0.5  # a teacher that needs longer for its rows is asked about fewer
 FEW = 8  # rows of a first look
 BATCHES, LEAST = 32, 3  # different micro-batches, for lengths differ: at most and at least
@@ -63,6 +65,7 @@ def probe_teacher(
     settings = config.teachers[name]
     task = data[settings.task]
     device = device_given(settings.placement.num_gpus)
+    inputs_on = inputs_timed_on(device, settings.placement.num_gpus)
     if trained:
         teacher = load_teacher(config, name, task.label_names, str(device))
     else:
@@ -77,11 +80,11 @@ def probe_teacher(
     chunks = missing_batches(task.train, np.zeros(len(task.train), dtype=bool), settings.batch_size)
     some = np.random.default_rng(0).permutation(len(chunks))[:BATCHES]  # they come by length
     with torch_threads(next(iter(threads.values()))):
-        ahead = _answer(teacher, [task.train.views(chunks[each], drawn[0].view) for each in some])
+        ahead = _answer(teacher, [task.train.views(chunks[each], drawn[0].view) for each in some], inputs_on)
     answers = {}
     for way, count in threads.items():
         with torch_threads(count):
-            answers[way] = _answer(teacher, asked)
+            answers[way] = _answer(teacher, asked, inputs_on)
     if settings.placement.num_gpus and device.type == "cpu":
         ahead, answers = ahead.on_gpu(), {way: each.on_gpu() for way, each in answers.items()}
     lesson = None if trained or settings.train is None else _lesson(teacher, task, settings.train)
@@ -114,7 +117,18 @@ def probe_store(num_rows: int, num_classes: int) -> tuple[float, float]:
     return statistics.fmean(keeping), statistics.fmean(reading)  # now and then a shard is written
 
 
-def _answer(teacher: Teacher, batches: list[ViewBatch]) -> Work:
+def inputs_timed_on(device: torch.device, num_gpus: float) -> torch.device:
+    """Where inputs are sent to while the host's part of their preparation is timed.
+
+    Args:
+        device: that is probed.
+        num_gpus: of whoever will do it. Of somebody who will be on a GPU, and is probed without one, all that is
+            computed there counts as the device's: `meta` computes nothing.
+    """
+    return META if num_gpus and device.type == "cpu" else device
+
+
+def _answer(teacher: Teacher, batches: list[ViewBatch], inputs_on: torch.device) -> Work:
     """A request of as many rows as the largest of these."""
     rows = max(len(each) for each in batches)
     few = batches[0].take(np.arange(min(FEW, len(batches[0]))))
@@ -125,14 +139,14 @@ def _answer(teacher: Teacher, batches: list[ViewBatch]) -> Work:
     fewer = [each.take(np.arange(min(len(each), most))) for each in batches]
     answered = timed([(len(each), partial(teacher.logits, each)) for each in fewer])
     host = timed(
-        [(len(each), partial(prepared, teacher.network.prepare, each, teacher.device)) for each in fewer], budget_s=0.3
+        [(len(each), partial(prepared, teacher.network.prepare, each, inputs_on)) for each in fewer], budget_s=0.3
     )
     return work(rows, rows * answered.row_s, rows * host.row_s, answered.cores)
 
 
 def _lesson(teacher: Teacher, task: TaskData, settings: TeachConfig) -> Work:
     """A step of its own training, on whatever `teach` would train it; the weights are nobody's."""
-    device = own_device()
+    device = teaching_device(settings)
     module = teacher.network.module.to(device).train()
     bf16 = use_bf16(settings.precision, device)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5, fused=True)
@@ -150,7 +164,8 @@ def _lesson(teacher: Teacher, task: TaskData, settings: TeachConfig) -> Work:
 
     rows = len(views)
     answered = timed([(rows, step)] * LEAST)
-    host = timed([(rows, partial(teacher.network.prepare, views))] * LEAST)
+    inputs_on = inputs_timed_on(device, settings.placement.num_gpus if settings.placement else 0.0)
+    host = timed([(rows, partial(prepared, teacher.network.prepare, views, inputs_on))] * LEAST)
     return work(rows, rows * answered.row_s, rows * host.row_s, answered.cores)
 
 

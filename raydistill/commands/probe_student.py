@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from raydistill.commands.probe import torch_threads, work
+from raydistill.commands.probe import inputs_timed_on, torch_threads, work
 from raydistill.commands.students import make_student
 from raydistill.config.models import Config
 from raydistill.data.dataset import Split, TaskData
@@ -120,7 +120,8 @@ def probe_student(config: Config, data: dict[str, TaskData], threads: int, devic
         )  # fmt: skip
         with contextlib.suppress(_EnoughError):
             train_student(plan, data, device=device)
-        rows, host_s = _inputs(config, data, student, device)
+        inputs_on = inputs_timed_on(device, config.training.placement.num_gpus)
+        rows, host_s = _inputs(config, data, student, inputs_on)
         learning = work(rows, clock.step_s / micro_per_step, host_s, clock.cores)
         return learning, _exam(student.to(device).eval(), data, clock.cores)
 

@@ -31,7 +31,11 @@ class Preparer(Protocol):
 
 def prepared(prepare: Preparer, views: ViewBatch, device: torch.device) -> dict[str, Tensor]:
     """The keyword tensors of these views on a device, computed there where the preparer can."""
-    made = prepare.on(views, device) if isinstance(prepare, PreparerOnDevice) else prepare(views)
+    # Whoever overrides the call wants it called.
+    if isinstance(prepare, PreparerOnDevice) and type(prepare).__call__ is PreparerOnDevice.__call__:
+        made = prepare.on(views, device)
+    else:
+        made = prepare(views)
     return {key: sent(value, device) for key, value in made.items()}
 
 
@@ -56,6 +60,10 @@ class VisionPreparer(PreparerOnDevice):
     std: tuple[float, ...]
     num_channels: int
 
+    def __post_init__(self) -> None:
+        if not all(self.std):
+            raise ValueError(f"std {self.std} would divide by zero")
+
     def on(self, views: ViewBatch, device: torch.device) -> dict[str, Tensor]:
         """See the class."""
         pixels = sent(torch.from_numpy(np.ascontiguousarray(views.inputs)), device).permute(0, 3, 1, 2)
@@ -66,7 +74,9 @@ class VisionPreparer(PreparerOnDevice):
         if pixels.shape[-1] != self.image_size:
             pixels = transforms.resize(pixels, [self.image_size, self.image_size], antialias=True)
         values = transforms.to_dtype(pixels, torch.float32, scale=True)
-        mean, std = (sent(torch.tensor(each), device).view(-1, 1, 1) for each in (self.mean, self.std))
+        mean, std = (
+            sent(torch.tensor(each, dtype=torch.float32), device).view(-1, 1, 1) for each in (self.mean, self.std)
+        )
         return {"pixel_values": values.sub(mean).div_(std)}
 
     def to_json(self) -> dict[str, Any]:
@@ -104,7 +114,8 @@ class WaveformPreparer(PreparerOnDevice):
         """See the class."""
         clips = _resampled(views, self.sample_rate, self.max_seconds)
         # Strided convolutions need some length even where every clip of a batch is short.
-        padded, mask = _padded(clips, max(self.sample_rate // 20, *(len(clip) for clip in clips)), device)
+        padded, mask = _padded(clips, max(self.sample_rate // 20, *(len(clip) for clip in clips)))
+        padded, mask = sent(padded, device), sent(mask, device)
         count = mask.sum(dim=1, keepdim=True)
         mean = padded.sum(dim=1, keepdim=True) / count
         centred = (padded - mean) * mask
@@ -131,7 +142,7 @@ class LogMelPreparer(PreparerOnDevice):
         """See the class."""
         hop = self.sample_rate // 100
         clips = _resampled(views, self.sample_rate, self.max_seconds)
-        padded, _ = _padded(clips, int(self.max_seconds * self.sample_rate), device)
+        padded = sent(_padded(clips, int(self.max_seconds * self.sample_rate))[0], device)
         spectrogram, to_mel = _mel_transform(self.sample_rate, self.num_mels, device)
         # |z|² from the two parts: the absolute value of a complex tensor takes four times as long.
         power = torch.view_as_real(spectrogram(padded)).square().sum(dim=-1)
@@ -170,10 +181,10 @@ def _resampled(views: ViewBatch, sample_rate: int, max_seconds: float) -> list[N
     return clips
 
 
-def _padded(clips: list[NDArray[np.float32]], length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _padded(clips: list[NDArray[np.float32]], length: int) -> tuple[Tensor, Tensor]:
     padded = torch.zeros(len(clips), length)
     mask = torch.zeros(len(clips), length)
     for row, clip in enumerate(clips):
         padded[row, : len(clip)] = torch.from_numpy(clip)
         mask[row, : len(clip)] = 1.0
-    return sent(padded, device), sent(mask, device)
+    return padded, mask

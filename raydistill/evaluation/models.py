@@ -31,7 +31,7 @@ def teacher_models(
         name: {
             "parameters": each["num_parameters"],
             "bytes": each["size_bytes"],
-            "device": each["device"],
+            "device": each.get("device", ""),
             "latency_ms": latency_ms(name, 1),
             "latency_ms_batch_32": latency_ms(name, LARGE_BATCH),
         }

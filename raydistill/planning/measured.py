@@ -17,7 +17,7 @@ class Work:
 
     Attributes:
         rows: of it.
-        host_s: seconds that its inputs are prepared, which another device does not change.
+        host_s: seconds that the host takes to prepare its inputs, which another device does not change.
         device_s: seconds of all else.
         cores: kept busy meanwhile, on average.
         threads: of torch, while it was measured.

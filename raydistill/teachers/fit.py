@@ -18,7 +18,7 @@ from raydistill.config.models import TeachConfig
 from raydistill.data.dataset import TaskData
 from raydistill.data.ordering import shuffled_batches
 from raydistill.data.preparing import prepared
-from raydistill.devices import own_device, sent
+from raydistill.devices import device_given, own_device, sent
 from raydistill.errors import TeacherError
 from raydistill.precision import autocast, use_bf16
 from raydistill.schedule import learning_rate_at
@@ -27,6 +27,11 @@ from raydistill.teachers.models import Network
 
 STATE = "training.pt"
 Progress = Callable[[str], None]
+
+
+def teaching_device(config: TeachConfig) -> torch.device:
+    """Where a teacher learns: on the GPU that it was given, and on one that it sees where nothing was said."""
+    return own_device() if config.placement is None else device_given(config.placement.num_gpus)
 
 
 def fit(
@@ -51,7 +56,7 @@ def fit(
     Raises:
         ValueError: the task has no such label.
     """
-    device = own_device()
+    device = teaching_device(config)
     module = network.module.to(device)
     bf16 = use_bf16(config.precision, device)
     task = task_of(data, label_names)
@@ -149,10 +154,10 @@ def validation_scores(
     device = next(module.parameters()).device
     module.eval()
     rows, answers = np.flatnonzero(task.is_labelled(known)), []
-    with autocast(device, bf16):
-        for start in range(0, len(rows), batch_size):
-            views = data.validation.views(rows[start : start + batch_size])
-            inputs = prepared(network.prepare, views, device)
+    for start in range(0, len(rows), batch_size):
+        views = data.validation.views(rows[start : start + batch_size])
+        inputs = prepared(network.prepare, views, device)
+        with autocast(device, bf16):
             answers.append(network.logits(inputs).float().cpu().numpy())
     module.train()
     output = np.concatenate(answers)

@@ -42,6 +42,7 @@ from raydistill.tuning.asked import ASKED
 from raydistill.tuning.checking import OF_A_TASK
 
 RESULT, REASON_FILE = "result.json", "failure.txt"
+DEVICE = "device"  # in the result: where the student answered, and trained if no workers did
 Measures = dict[str, float]
 
 
@@ -85,6 +86,7 @@ def run_arm(setting: Setting, config: Config, arm: Arm, folder: Path, report: Ca
     with FileLock(folder / ".lock"):  # a sampler may suggest the same twice at once
         if (folder / RESULT).is_file():
             found: Measures = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+            found.pop(DEVICE, None)
             report(found)
             return found
         write_atomically(folder / "config.yaml", dump_config(config))
@@ -131,7 +133,7 @@ def run_arm(setting: Setting, config: Config, arm: Arm, folder: Path, report: Ca
             "training_s": state.wall_s,
             "overhead_s": begins - began + time.perf_counter() - ends,
         }
-        write_atomically(folder / RESULT, json.dumps(measures, indent=1))
+        write_atomically(folder / RESULT, json.dumps({**measures, DEVICE: _device(config).type}, indent=1))
         report(measures)
         return measures
 
@@ -145,8 +147,8 @@ def train_here(plan: TrainingPlan, data: dict[str, TaskData], on_log: OnLog) -> 
 
 
 def _device(config: Config) -> torch.device:
-    """This trial's share of a GPU, where it was given one."""
-    return device_given(config.training.placement.num_gpus)
+    """This trial's share of a GPU, where it was given one. Where workers train, they have it."""
+    return device_given(0.0 if config.training.num_workers else config.training.placement.num_gpus)
 
 
 def _teacher_rows(config: Config, data: dict[str, TaskData], known: KnownTeachers) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +64,19 @@ def test_features_come_from_the_gpu(lab: Lab) -> None:
     assert furthest(*runs) < ALIKE
 
 
-def test_trials_have_shares_of_the_gpu(lab: Lab) -> None:
+@pytest.mark.parametrize(("workers", "device"), [(0, "cuda"), (1, "cpu")])
+def test_trials_have_shares_of_the_gpu_unless_their_workers_have(lab: Lab, workers: int, device: str) -> None:
     config = {
         "teachers": {"expert": teacher(placement=SHARE)},
-        "training": {**lab.settings()["training"], "placement": {"num_cpus": 1, "num_gpus": 0.25}},
+        "training": {**lab.settings()["training"], "placement": SHARE, "num_workers": workers},
     }
     space = space_file(lab, config, search={"num_trials": 3})
     out = lab.new("sweep")
     done = lab.run("tune", space, "--out", out, limit_s=400)
     assert done.code == 0, done.stderr
     assert len(sweep_of(out)["trials"]) == 3
-    assert "the trials train on processors" not in done.stderr + done.stdout
+    results = [json.loads(file.read_text(encoding="utf-8")) for file in out.glob("trials/*/result.json")]
+    assert [result["device"] for result in results] == [device] * 3
 
 
 def test_doctor_and_plan_know_the_gpu(lab: Lab) -> None:

@@ -11,6 +11,7 @@ import raydistill
 from raydistill import ConfigError
 from raydistill.commands.preflight import unused_gpus
 from raydistill.config.loader import load_config
+from raydistill.config.models import Config
 from raydistill.tuning.capacity import how_many_trials
 from raydistill.tuning.space import Space
 
@@ -100,14 +101,17 @@ def test_the_training_of_a_teacher_that_cannot_be_placed_is_refused_by_name(lab:
 
 
 def test_a_config_that_leaves_the_clusters_gpus_alone_is_told_so(lab: Lab) -> None:
-    idle, busy = (
-        load_config(lab.settings(teachers=placed(num_gpus=gpus), distill={"soft_labels": "remote"}))
-        for gpus in (0, 0.5)
-    )
-    said = unused_gpus(idle, "trials") or ""
-    assert said.startswith("teachers and trials compute on processors, and there are GPUs (2): teachers.expert.")
-    assert (unused_gpus(idle, None) or "").startswith("teachers compute")
-    assert unused_gpus(busy, "trials") is None
+    def config(teacher: float, student: float) -> Config:
+        training = {**lab.settings()["training"], "placement": {"num_gpus": student}}
+        return load_config(lab.settings(teachers=placed(num_gpus=teacher), training=training))
+
+    both = "the teachers and the trials compute on processors, and there are GPUs (2): "
+    paths = "teachers.expert.placement.num_gpus", "training.placement.num_gpus"
+    assert (unused_gpus(config(0, 0), "trials") or "").startswith(both + ", ".join(paths))
+    assert (unused_gpus(config(0.5, 0), "trials") or "").startswith("the trials compute")
+    assert (unused_gpus(config(0, 0.5), "trials") or "").startswith("the teachers compute")
+    assert (unused_gpus(config(0, 0), None) or "").startswith("the teachers compute")
+    assert unused_gpus(config(0.5, 0), None) is None and unused_gpus(config(0.5, 0.5), "trials") is None
 
 
 def test_an_accelerator_that_no_trial_can_have_is_named_as_one(lab: Lab) -> None:

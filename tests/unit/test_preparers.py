@@ -53,6 +53,35 @@ def test_a_preparation_of_ones_own_is_called_with_the_views_alone() -> None:
     found = prepared(lambda views: {"rows": torch.full((len(views),), 7)}, views, torch.device("cpu"))
     assert found["rows"].tolist() == [7, 7]
 
+    class Doubled(VisionPreparer):
+        def __call__(self, views: ViewBatch) -> dict[str, torch.Tensor]:
+            return {"pixel_values": 2 * super().__call__(views)["pixel_values"]}
+
+    views = pictures(np.full((1, 6, 6, 3), 255, np.uint8))
+    found = prepared(Doubled(6, (0.0,) * 3, (1.0,) * 3, 3), views, torch.device("cpu"))
+    assert (found["pixel_values"] == 2).all()
+
+
+def test_statistics_in_double_precision_leave_pixels_in_single() -> None:
+    views = pictures(np.full((1, 6, 6, 3), 255, np.uint8))
+    statistics = tuple(np.full(3, 0.5))
+    assert VisionPreparer(6, statistics, statistics, 3)(views)["pixel_values"].dtype == torch.float32
+    with pytest.raises(ValueError, match="divide by zero"):
+        VisionPreparer(6, statistics, (0.5, 0.0, 0.5), 3)
+
+
+def test_inputs_are_made_wherever_the_model_is() -> None:
+    """On `meta`, where all shapes are right and nothing is computed."""
+    meta = torch.device("meta")
+    for prepare, views in (
+        (VisionPreparer(5, (0.5,) * 3, (0.5,) * 3, 3), pictures(np.zeros((2, 6, 6, 1), np.uint8))),
+        (WaveformPreparer(4_000, 0.5), sounds([noise(900, 0), noise(3_000, 1)])),
+        (LogMelPreparer(8_000, 0.5, 16), sounds([noise(900, 0), noise(3_000, 1)])),
+    ):
+        here, there = prepare(views), prepared(prepare, views, meta)
+        assert {key: value.shape for key, value in there.items()} == {key: each.shape for key, each in here.items()}
+        assert all(value.device == meta for value in there.values())
+
 
 def test_grey_views_fill_three_channels_and_colour_views_one() -> None:
     grey = np.random.default_rng(0).integers(0, 256, (2, 6, 6, 1), dtype=np.uint8)
