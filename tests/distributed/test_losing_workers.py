@@ -49,10 +49,11 @@ def test_a_node_that_comes_while_a_student_trains_is_used(lab: Lab, undisturbed:
 
 
 def test_a_node_that_gives_notice_leaves_a_checkpoint(lab: Lab) -> None:
+    """With a spare: Ray Train, which looks once a minute, might else make do with fewer before the workers go on."""
     longer = {"num_steps": 48, "evaluate_every": 40}
-    config = config_of(lab, min_workers=1, **longer)
+    config = config_of(lab, **longer)
     out = begun(lab, config, lab.distilled(lab.config(training={**lab.settings()["training"], **longer})))
-    with machines(lab, 2) as there:
+    with machines(lab, 3) as there:
         there.gate.close(ROWS, after=10)
         command = there.start(config, out)
         node = there.node_of(wait_until(there.gate.waiting, 300)[0])
