@@ -31,8 +31,8 @@ def launch(plan: TrainingPlan, data: dict[str, TaskData], on_log: OnLog) -> Trai
     """Train the plan's student to its end and return the final state.
 
     `training.num_workers` 0 is Ray Train's local mode: the loop runs here, no process is started and no data is
-    sent. More start that many workers, which step together and restart from the last checkpoint up to
-    `max_failures` times. What the user has to mend is not tried again.
+    sent. More start that many workers, which step together and restart from the last checkpoint: up to `max_failures`
+    times, and as often as a node goes that gave notice. What the user has to mend is not tried again.
     """
     there = None if plan.at_url is None else ArmThere(plan)
     if there is not None:
@@ -50,14 +50,17 @@ def launch(plan: TrainingPlan, data: dict[str, TaskData], on_log: OnLog) -> Trai
 
     follower = Follower(plan, on_log)
     # Ray Train would begin again after an error of ours, too, which the next worker would only repeat.
-    for failures_left in reversed(range(plan.config.training.max_failures + 1)):
+    failures_left = plan.config.training.max_failures
+    while True:
         try:
             _fit(plan, follower)
             break
         except (TrainingFailedError, RayError) as error:
             ours = _own_error(error)
-            if ours or not failures_left:
+            notice_given = _notice_given(error)
+            if ours or not (failures_left or notice_given):
                 raise ours or _unknown(plan, error) from error
+            failures_left -= not notice_given
             append_events(plan.folder, [(time.time(), f"a training worker failed ({_what_failed(error)})")])
         finally:
             follower.look()
@@ -183,8 +186,18 @@ def _trainer(plan: TrainingPlan, settings: dict[str, Any]) -> Any:
             # A name used twice silently loads the older run's checkpoints; ours lie in plan.folder.
             name=f"{plan.name}-{time.time_ns()}",
             storage_path=str(plan.ray_train.absolute()),
+            # Ray Train would restart by itself after a node that gave notice, and tell nobody.
+            failure_config=ray.train.FailureConfig(max_preemption_failures=0),  # type: ignore[call-arg]  # typed as v1
         ),
     )
+
+
+def _notice_given(error: BaseException) -> bool:
+    """Whether workers ended because a node went that had said so."""
+    from ray.train import PreemptionError
+
+    failures = getattr(error, "worker_failures", {}).values()
+    return isinstance(error, PreemptionError) or any(getattr(each, "preempted", False) for each in failures)
 
 
 def _what_failed(error: BaseException) -> str:

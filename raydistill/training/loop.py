@@ -27,6 +27,7 @@ from raydistill.training.events import Event, append_events
 from raydistill.training.features import features_of, make_matchers
 from raydistill.training.meter import Meter
 from raydistill.training.metrics_log import MetricsLog
+from raydistill.training.notices import Notices
 from raydistill.training.plan import TrainingPlan
 from raydistill.training.step import Objective, TaskBatch
 from raydistill.training.validation import validate
@@ -102,7 +103,7 @@ def train_student(
     source = plan.open_source() if plan.open_source else None
     log = MetricsLog(plan.folder, plan.name, plan.tensorboard, state.step, on_log) if rank == 0 else None
     meter, names = Meter(state, source, plan.folder), loss_names(config, source is not None)
-    left = False
+    notices = Notices(leaving, device, state.step)
     objective.train()
     if state.step and rank == 0:
         workers = f" with {num_ranks} of {num_parts(config)} workers" if num_parts(config) > 1 else ""
@@ -145,8 +146,8 @@ def train_student(
                 if log:
                     log.write(state.step, flattened(measured))
             validating = state.step % training.evaluate_every == 0 or state.step == training.num_steps
-            logging = validating or state.step % LOG_EVERY == 0
-            warned = logging and not left and leaving()
+            warned = notices.look(state.step)
+            logging = validating or warned or state.step % LOG_EVERY == 0
             if (validating or warned) and source:
                 source.flush()  # on all ranks, before rank 0 saves: they meet in `settle`
             if logging:
@@ -168,7 +169,6 @@ def train_student(
                 save_state(state, plan.folder)
                 meter.skip()
             if warned:
-                left = True
                 told = f"a node is about to go: checkpoint at step {state.step}"
                 hand_on([(time.time(), told)] if rank == 0 else [], plan, on_log)
     finally:

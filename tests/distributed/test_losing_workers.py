@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import pytest
 from machines import ROWS, assert_went_on, begun, config_of, machines
-from small_runs import Lab, assert_same_student, finish, wait_until
+from small_runs import Lab, assert_same_student, finish, report_of, wait_until
+
+from raydistill.training.events import read_events
+from raydistill.training.notices import MOST_STEPS
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +59,8 @@ def test_a_node_that_gives_notice_leaves_a_checkpoint(lab: Lab) -> None:
         there.gate.close(ROWS, after=10)
         command = there.start(config, out)
         node = there.node_of(wait_until(there.gate.waiting, 300)[0])
-        subprocess.run(
-            [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", there.cluster.address,
-             "--node-id", node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot",
-             "--deadline-remaining-seconds", "60"],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        wait_until(there.draining)
+        there.give_notice(node, within_s=600)
+        wait_until(there.heard_of_it)
         latest = out / "checkpoints" / "distilled-seed0" / "latest.pt"
         assert not latest.exists()
         there.gate.close(ROWS, after=30)
@@ -71,5 +68,27 @@ def test_a_node_that_gives_notice_leaves_a_checkpoint(lab: Lab) -> None:
         there.lose(node)
         there.gate.open()
         done = finish(command, 300)
-        assert_went_on(done, out, step=20)
-        assert "a node is about to go: checkpoint at step 20" in done.stderr
+    told = re.search(r"a node is about to go: checkpoint at step (\d+)", done.stderr)
+    assert told, done.stderr[-3000:]
+    step = int(told[1])
+    assert 10 <= step <= 10 + MOST_STEPS
+    assert_went_on(done, out, step)
+    assert "a training worker failed" in done.stderr
+
+
+def test_a_node_that_goes_before_the_next_step_is_told(lab: Lab, undisturbed: Path) -> None:
+    config = config_of(lab, max_failures=0)
+    out = begun(lab, config, undisturbed)
+    with machines(lab, 3) as there:
+        there.gate.close(ROWS, after=2)
+        command = there.start(config, out)
+        node = there.node_of(wait_until(there.gate.waiting, 300)[0])
+        there.give_notice(node, within_s=5)
+        events = out / "checkpoints" / "distilled-seed0"
+        wait_until(lambda: "interrupted by node preemption" in str(read_events(events)))
+        there.lose(node)
+        there.gate.open()
+        done = finish(command, 300)
+    assert done.code == 0, done.stderr[-3000:]
+    assert "interrupted by node preemption" in str(report_of(out)["events"])
+    assert_same_student(out, undisturbed)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,18 +58,19 @@ class Machines:
         ]  # fmt: skip
         return node
 
-    def draining(self) -> bool:
-        """Whether the cluster knows of a node that is about to go."""
-        from ray._private.state import GlobalState
-        from ray._raylet import GcsClientOptions
+    def give_notice(self, node: Any, within_s: int) -> None:
+        """As a cloud does before it takes a spot node back."""
+        subprocess.run(
+            [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", self.cluster.address,
+             "--node-id", node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot",
+             "--deadline-remaining-seconds", str(within_s)],
+            check=True, capture_output=True,
+        )  # fmt: skip
 
-        state = GlobalState()
-        state._initialize_global_state(
-            GcsClientOptions.create(
-                self.cluster.address, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False
-            )
-        )
-        return bool(state.get_draining_nodes())
+    def heard_of_it(self) -> bool:
+        """Whether rank 0 knows of a notice: Ray Train, which looks every few seconds, has no other sign of it."""
+        logs = Path(self.cluster.head_node.get_logs_dir_path()) / "train"
+        return any("Rank 0 received preemption signal" in path.read_text() for path in logs.glob("*worker*"))
 
     def lose(self, node: Any) -> None:
         """As if its power were cut: its workers would outlive their raylet by a second."""
