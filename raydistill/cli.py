@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
-import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import raydistill
 from raydistill.config.loader import check_complete
-from raydistill.errors import ConfigError, RaydistillError
-from raydistill.secrecy import presentable
+from raydistill.errors import ConfigError
+from raydistill.exits import STOPPED, leave, run, when_stopped
 
 app = typer.Typer(
     help="Distil one small multi-task student from experts of several domains, on Ray.",
@@ -25,23 +23,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-# typer carries its own click and does not export the base of its usage errors.
-USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-
-UNWRITABLE = {
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
-}  # fmt: skip
-INTERRUPTED, TERMINATED = 130, 143  # as a shell says it: 128 + the signal
-_sweep: Path | None = None  # the folder of the one that runs
-_also = ""  # what to say again when going on with it
-_job: raydistill.Job | None = None  # the one that is followed
-
 ConfigArgument = Annotated[str, typer.Argument(help="a YAML config, or the name of a shipped recipe such as demo")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="overrides, such as distill.temperature=3")
 ]
 Out = Annotated[str | None, typer.Option(help="run folder, or a URL such as s3://bucket/runs/NAME; default runs/NAME")]
-Run = Annotated[str, typer.Argument(help="a run folder that `raydistill distill` wrote, or its URL")]
+RunArgument = Annotated[str, typer.Argument(help="a run folder that `raydistill distill` wrote, or its URL")]
 
 
 def _version(show: bool) -> None:
@@ -144,13 +131,11 @@ def tune(
     ] = 0,
 ) -> None:
     """Search a space from search_spaces/ with Ray Tune and Optuna; teachers are paid for once."""
-    global _sweep, _also
-    _also = f" --seeds {seeds}" if seeds else ""
     _import_from_here()
     if resume is not None:
         if space is not None or overrides or config is not None or out is not None:
             raise typer.BadParameter("--resume takes the space and the config from its folder; leave the others out")
-        _sweep = resume
+        _say_how_to_resume(resume, seeds)
         raydistill.resume_sweep(resume, num_trials=trials, num_seeds=seeds)
     elif space is None:
         raise typer.BadParameter("name a search space, or --resume FOLDER")
@@ -158,8 +143,19 @@ def tune(
         from raydistill.tuning.space import load_space, sweep_path
 
         loaded = load_space(space)
-        _sweep = sweep_path(loaded, out)
-        raydistill.tune(loaded, overrides or (), out=_sweep, config=config, num_trials=trials, num_seeds=seeds)
+        folder = sweep_path(loaded, out)
+        _say_how_to_resume(folder, seeds)
+        raydistill.tune(loaded, overrides or (), out=folder, config=config, num_trials=trials, num_seeds=seeds)
+
+
+def _say_how_to_resume(folder: Path, seeds: int) -> None:
+    def tell() -> str:
+        if not (folder / "space.json").is_file():
+            return STOPPED
+        also = f" --seeds {seeds}" if seeds else ""
+        return f"stopped; go on with: raydistill tune --resume {shlex.quote(str(folder))}{also}"
+
+    when_stopped(tell)
 
 
 @app.command()
@@ -208,18 +204,17 @@ def submit(
     )  # fmt: skip
     if ended.exit_code:
         typer.echo(f"job {ended.id}: {ended.status.lower()}, exit code {ended.exit_code}", err=True)
-        _leave(ended.exit_code)
+        leave(ended.exit_code)
 
 
 def _follow(job: raydistill.Job) -> None:
-    global _job
-    _job = job
+    when_stopped(lambda: f"not followed any more; job {job.id} goes on: {job.how_to}")
     typer.echo(f"job {job.id}: {job.how_to}", err=True)
 
 
 @app.command()
 def evaluate(
-    run: Run,
+    run: RunArgument,
     overrides: Overrides = None,
     split: Annotated[str, typer.Option(help="train, validation or test")] = "test",
     out: Annotated[Path | None, typer.Option(help="folder of evaluation.json; default: the run's own")] = None,
@@ -229,7 +224,7 @@ def evaluate(
 
 
 @app.command()
-def report(run: Run) -> None:
+def report(run: RunArgument) -> None:
     """Print a run's report and draw its pictures again."""
     raydistill.report(run)
 
@@ -309,62 +304,9 @@ def set_libraries_up() -> None:
 
 
 def main() -> None:
-    """Entry point. Exit code 2 with one line for what the user can mend, 130 for Ctrl-C, 143 for SIGTERM."""
+    """Entry point: see `exits.run` for the exit codes."""
     set_libraries_up()
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        code = app(standalone_mode=False)
-        if code == INTERRUPTED:  # typer has caught it already
-            raise KeyboardInterrupt
-        sys.exit(code if isinstance(code, int) else 0)
-    except RaydistillError as error:
-        _fail(str(error))
-    except USAGE_ERROR as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # no mistake, a question
-            print(error.format_message(), file=sys.stderr)
-            _leave(2)
-        _fail(f"{error.format_message()} (see raydistill --help)")
-    except (KeyboardInterrupt, typer.Abort):
-        _say_stopped()
-        _leave(INTERRUPTED)
-    except SystemExit as leaving:
-        if leaving.code != TERMINATED:
-            raise
-        _leave(TERMINATED)
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        where = error.filename or "a file"
-        _fail(f"cannot write {where}: {error.strerror}; free some space or choose another --out or cache_dir")
-
-
-def _terminate(signum: int, frame: object) -> None:
-    """As after Ctrl-C, everything is left in order on the way out; but where Ray's own processes were told to end, too,
-    it may end this one before it is out."""
-    _say_stopped()
-    raise SystemExit(TERMINATED)
-
-
-def _say_stopped() -> None:
-    # Not `print`, which may be at work when the signal comes.
-    how, go_on = "stopped", "the same command goes on from here"
-    if _sweep is not None and (_sweep / "space.json").is_file():
-        go_on = f"go on with: raydistill tune --resume {shlex.quote(str(_sweep))}{_also}"
-    if _job is not None:
-        how, go_on = "not followed any more", f"job {_job.id} goes on: {_job.how_to}"
-    os.write(2, f"\n{how}; {go_on}\n".encode())
-
-
-def _fail(message: str) -> None:
-    print(f"error: {presentable(' '.join(message.split()))}", file=sys.stderr)
-    _leave(2)
-
-
-def _leave(code: int) -> None:
-    """At once: threads that still wait for a teacher have nothing to say any more."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    run(app)
 
 
 if __name__ == "__main__":

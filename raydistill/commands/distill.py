@@ -13,6 +13,7 @@ import torch
 
 from raydistill.commands.cluster import cluster, needs_ray
 from raydistill.commands.experts import Experts, experts
+from raydistill.commands.folders import write_atomically
 from raydistill.commands.known import KnownTeachers, known_teachers, source_plan
 from raydistill.commands.labels import collect_labels
 from raydistill.commands.ledger import Ledger
@@ -21,7 +22,7 @@ from raydistill.commands.preflight import preflight, unused_gpus
 from raydistill.commands.preparing import as_config, check_store, load_data, with_scales
 from raydistill.commands.progress import Progress
 from raydistill.commands.report import draw
-from raydistill.commands.run_folder import RunFolder, open_run, write_atomically
+from raydistill.commands.run_folder import RunFolder, open_run
 from raydistill.commands.students import check_student, make_student, save_student
 from raydistill.commands.teach import teach_missing
 from raydistill.commands.trainings import train_all

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from raydistill.commands.folders import write_atomically
 from raydistill.commands.preparing import as_config, load_data
 from raydistill.commands.progress import Progress
-from raydistill.commands.run_folder import RunFolder, read_run, write_atomically
+from raydistill.commands.run_folder import RunFolder, read_run
 from raydistill.config.models import Config
 from raydistill.config.text import expand
 from raydistill.data.dataset import Split, TaskData

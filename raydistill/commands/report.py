@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from raydistill.commands.run_folder import RunFolder, read_run, write_atomically
+from raydistill.commands.folders import write_atomically
+from raydistill.commands.run_folder import RunFolder, read_run
 from raydistill.config.loader import dump_config
 from raydistill.config.models import Config
 from raydistill.errors import ConfigError, first_line

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from raydistill.atomic import reason, replacing
+from raydistill.commands.folders import owned, write_atomically
 from raydistill.commands.in_job import RUNS, place_to_write
 from raydistill.commands.run_at_url import BEFORE, RunAtUrl, fetched_run, notes_at_url, run_at_url
+from raydistill.config.difference import ELSEWHERE, difference
 from raydistill.config.loader import dump_config, load_config
 from raydistill.config.models import Config
 from raydistill.config.text import expand
@@ -21,20 +20,6 @@ from raydistill.errors import ConfigError, first_line
 from raydistill.remote import is_url
 from raydistill.remote.copies import NAME
 
-# What may differ between two calls that mean the same run: where it runs and how it waits, not what it computes.
-ELSEWHERE: Any = {
-    "ray": True,
-    "cache_dir": True,
-    "num_seeds": True,
-    "teachers": {
-        "__all__": {
-            "train": {"placement"},
-            **dict.fromkeys(("placement", "min_replicas", "max_replicas", "max_batch_size", "max_wait_ms"), True),
-            **dict.fromkeys(("window", "hedge_s", "timeout_s"), True),
-        }
-    },
-    "training": {"placement", "min_workers", "max_failures"},
-}
 OURS = {".lock", NAME, *BEFORE}  # what a folder may hold before its first distillation
 
 
@@ -220,34 +205,6 @@ def folder_for_notes(config: Config, out: str | Path | None) -> Iterator[Path]:
         yield place.absolute()
 
 
-@contextlib.contextmanager
-def owned(path: Path, called: str | None = None) -> Iterator[None]:
-    """A folder, made where it is not there, that no other process writes for as long as the block lasts.
-
-    Args:
-        called: what the user knows it by.
-
-    Raises:
-        ConfigError: another one writes it, or it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(
-            f"another process is writing {called or path}; wait for it, or choose another --out"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"cannot write to {path}: {error.strerror}; choose another --out") from error
-    try:
-        yield
-    finally:
-        # While it is ours: whoever has it open sees that it is gone, and takes a new one.
-        (path / ".lock").unlink(missing_ok=True)
-        lock.release()
-
-
 def _claim(folder: RunFolder, config: Config, again: bool) -> None:
     if again and folder.config.is_file():
         folder.starts_over = True
@@ -271,27 +228,3 @@ def _claim(folder: RunFolder, config: Config, again: bool) -> None:
         folder.starts_over = bool(changed) or (finished and not unsent)
     elif any(entry.name not in OURS for entry in folder.path.iterdir()):
         raise ConfigError(f"{folder.path} is not empty and not a run folder; choose another --out")
-
-
-def difference(old: Any, new: Any, place: str = "") -> str:
-    """The first place where two configs differ, with both values; empty where they are the same."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(key for key in new if key not in old)]:
-            found = difference(old.get(key), new.get(key), f"{place}.{key}" if place else key)
-            if found:
-                return found
-        return ""
-    return "" if old == new else f"{place}: {json.dumps(old)} there, {json.dumps(new)} asked for"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """The file appears whole or not at all.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {reason(error)}; free some space or choose another --out") from error

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from raydistill.commands.cluster import cluster, largest_node
+from raydistill.commands.folders import write_atomically
 from raydistill.commands.preflight import preflight_teach
 from raydistill.commands.preparing import as_config, load_data
 from raydistill.commands.progress import Progress
-from raydistill.commands.run_folder import folder_for_notes, write_atomically
+from raydistill.commands.run_folder import folder_for_notes
 from raydistill.config.models import Config
 from raydistill.data.dataset import TaskData
 from raydistill.errors import TeacherError

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raydistill.commands.distill import distill
+from raydistill.commands.folders import write_atomically
 from raydistill.commands.progress import Progress
-from raydistill.commands.run_folder import RunFolder, write_atomically
+from raydistill.commands.run_folder import RunFolder
 from raydistill.config.loader import dump_config
 from raydistill.config.models import Config
 from raydistill.tuning.baseline import baseline_key

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from optuna.study import Study
 from rich.console import Console
 
-from raydistill.commands.run_folder import write_atomically
+from raydistill.commands.folders import write_atomically
 from raydistill.config.loader import dump_config
 from raydistill.config.models import Config
 from raydistill.tuning.checking import candidate

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from raydistill.commands.run_folder import ELSEWHERE, difference, owned, write_atomically
+from raydistill.commands.folders import owned, write_atomically
+from raydistill.config.difference import ELSEWHERE, difference
 from raydistill.config.loader import dump_config, load_config
 from raydistill.config.models import Config
 from raydistill.config.text import expand

@@ -16,13 +16,13 @@ import torch
 from filelock import FileLock
 
 from raydistill.commands.experts import experts
+from raydistill.commands.folders import write_atomically
 from raydistill.commands.known import KnownTeachers, known_teachers, source_plan
 from raydistill.commands.labels import collect_labels, training_jobs
 from raydistill.commands.ledger import Ledger
 from raydistill.commands.methods_check import check_methods
 from raydistill.commands.preparing import with_scales
 from raydistill.commands.progress import Progress
-from raydistill.commands.run_folder import write_atomically
 from raydistill.commands.students import make_student
 from raydistill.config.loader import dump_config
 from raydistill.config.models import Config

@@ -16,9 +16,10 @@ from failing_files import FlakyFiles
 from run_folders import begun
 
 import raydistill
+from raydistill.commands.folders import write_atomically
 from raydistill.commands.in_job import JOB, RUNS, place_to_write
 from raydistill.commands.run_at_url import is_of_workers
-from raydistill.commands.run_folder import RunFolder, folder_for_notes, read_run, write_atomically
+from raydistill.commands.run_folder import RunFolder, folder_for_notes, read_run
 from raydistill.config.models import Config
 from raydistill.errors import ConfigError, RaydistillError, RemoteError
 from raydistill.remote import owner, sending

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from run_folders import begun
 
-from raydistill.commands.run_folder import RunFolder, open_run, write_atomically
+from raydistill.commands.folders import write_atomically
+from raydistill.commands.run_folder import RunFolder, open_run
 from raydistill.config.models import Config, PlacementConfig
 from raydistill.errors import ConfigError
 
@@ -45,7 +46,7 @@ def test_a_fresh_folder_gets_the_resolved_config_and_no_lock_stays(config: Confi
 
 OWNER = """
 import contextlib, os, pathlib, sys, time
-from raydistill.commands.run_folder import owned
+from raydistill.commands.folders import owned
 from raydistill.errors import ConfigError
 folder, mark = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 print("ready", flush=True)

@@ -26,9 +26,9 @@ import torch
 
 from raydistill.commands.cluster import _keep_token_private
 from raydistill.commands.evaluate import evaluate
+from raydistill.commands.folders import write_atomically
 from raydistill.commands.progress import Progress
 from raydistill.commands.report import report
-from raydistill.commands.run_folder import write_atomically
 from raydistill.commands.students import make_student
 from raydistill.config.loader import dump_config, load_config
 from raydistill.config.models import Config
