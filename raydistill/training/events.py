@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 EVENTS_FILE = "events.jsonl"
+ALIKE_S = 60.0  # between what workers say of the same event
 
 Event = tuple[float, str]
 """Seconds since the epoch, and a line."""
@@ -24,7 +25,10 @@ def append_events(folder: Path, events: list[Event], file: str = EVENTS_FILE) ->
 
 
 def read_events(folder: Path) -> list[Event]:
-    """In order of time; what several workers saw alike is told once, a line cut short by a kill not at all."""
+    """In order of time; what several workers saw alike is told once, a line cut short by a kill not at all.
+
+    The same line a minute later is another event.
+    """
     found: list[Event] = []
     for path in folder.glob("events*.jsonl"):
         for text in path.read_text(encoding="utf-8").splitlines():
@@ -33,7 +37,10 @@ def read_events(folder: Path) -> list[Event]:
             except json.JSONDecodeError:
                 continue
             found.append((line["at"], line["what"]))
-    events: dict[str, Event] = {}
+    events: list[Event] = []
+    last: dict[str, float] = {}
     for at, what in sorted(found):
-        events.setdefault(what, (at, what))
-    return sorted(events.values())
+        if at - last.get(what, float("-inf")) > ALIKE_S:
+            events.append((at, what))
+        last[what] = at
+    return events

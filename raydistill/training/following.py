@@ -12,6 +12,7 @@ from raydistill.errors import RemoteError
 from raydistill.training.elsewhere import EVERY_S, ArmThere
 from raydistill.training.events import read_events
 from raydistill.training.metrics_log import METRICS_FILE, read_metrics
+from raydistill.training.notices import LEAVING
 from raydistill.training.plan import TrainingPlan
 
 BEAT_S = 2.0
@@ -28,7 +29,7 @@ class Follower:
         self.on_log, self._folder = on_log, plan.folder
         self._beat = plan.beat
         self._there = None if plan.at_url is None else ArmThere(plan)
-        self._fetched_at, self._problem = 0.0, ""
+        self._fetched_at, self._problem, self._noticed = 0.0, "", False
         self._shown, self._told = len(read_metrics(plan.folder / METRICS_FILE)), set(read_events(plan.folder))
         self._last_beat = self._read_beat()
 
@@ -41,7 +42,13 @@ class Follower:
         for at, what in events:
             if (at, what) not in self._told:  # another rank's older one may come later
                 self.on_log({"event": what, "at": at})
+                self._noticed |= what.startswith(LEAVING)
         self._shown, self._told = max(self._shown, len(lines)), self._told.union(events)
+
+    def heard_notice(self) -> bool:
+        """Whether a worker has heard since the last question that a node is about to go."""
+        heard, self._noticed = self._noticed, False
+        return heard
 
     def beats(self) -> bool:
         """Whether a worker has shown since the last question that it lives, or could not be seen. Clocks need not

@@ -14,11 +14,13 @@ from typing import Any
 from raydistill.data.dataset import TaskData, load_task_data
 from raydistill.errors import RaydistillError, first_line
 from raydistill.patience import Patience, free_of
+from raydistill.teachers.pool.placement import asked, describe
 from raydistill.training.checkpoint import TrainingState, load_state
 from raydistill.training.elsewhere import ArmThere, worker_folder
 from raydistill.training.events import append_events
 from raydistill.training.following import Follower, beating
 from raydistill.training.loop import train_student
+from raydistill.training.notices import Notice
 from raydistill.training.plan import TrainingPlan
 from raydistill.training.published import publish
 
@@ -57,11 +59,13 @@ def launch(plan: TrainingPlan, data: dict[str, TaskData], on_log: OnLog) -> Trai
             break
         except (TrainingFailedError, RayError) as error:
             ours = _own_error(error)
-            notice_given = _notice_given(error)
-            if ours or not (failures_left or notice_given):
+            follower.look()
+            went = follower.heard_notice() or _was_taken(error)
+            if ours or not (failures_left or went):
                 raise ours or _unknown(plan, error) from error
-            failures_left -= not notice_given
-            append_events(plan.folder, [(time.time(), f"a training worker failed ({_what_failed(error)})")])
+            failures_left -= not went
+            what = "a node went that had given notice" if went else "a training worker failed"
+            append_events(plan.folder, [(time.time(), f"{what} ({_what_failed(error)})")])
         finally:
             follower.look()
         # The error's frames hold Ray Train's controller, and with it the room of the workers that the next ones need.
@@ -81,16 +85,14 @@ def _fit(plan: TrainingPlan, follower: Follower) -> None:
         ConfigError: no room in the cluster for the workers. TrainingFailedError, RayError: as `TorchTrainer.fit`.
     """
     training = plan.config.training
-    asked = {"CPU": training.placement.num_cpus, "GPU": training.placement.num_gpus, **training.placement.resources}
-    asked = {name: amount for name, amount in asked.items() if amount}
-    each = ", ".join(f"{name} {amount:g}" for name, amount in asked.items()) or "nothing"
+    each, takes = describe(training.placement), asked(training.placement)
     count = training.fewest_workers
 
     def say(what: str) -> None:
         follower.on_log({"event": what, "at": time.time()})
 
     patience = Patience(
-        lambda: f"{count} training worker{'s' * (count > 1)} ({each} each; {free_of(asked)})",
+        lambda: f"{count} training worker{'s' * (count > 1)} ({each} each; {free_of(takes)})",
         say, plan.config.ray.wait_s,
     )  # fmt: skip
     failed: list[BaseException] = []
@@ -127,8 +129,10 @@ def worker_loop(settings: dict[str, Any]) -> TrainingState | None:
         publish(line)
         show(line)
 
-    def leaving() -> bool:
-        return not local and ray.train.get_preemption_info() is not None
+    def leaving() -> Notice | None:
+        info = None if local else ray.train.get_preemption_info()
+        deadline_s = info.deadline_ms / 1000 if info and info.deadline_ms else None
+        return Notice(tuple(info.preempted_node_ids), deadline_s) if info else None
 
     rank = context.get_world_rank()
     with contextlib.ExitStack() as stack:
@@ -192,12 +196,13 @@ def _trainer(plan: TrainingPlan, settings: dict[str, Any]) -> Any:
     )
 
 
-def _notice_given(error: BaseException) -> bool:
-    """Whether workers ended because a node went that had said so."""
+def _was_taken(error: BaseException) -> bool:
+    """Whether Ray knows that a node had been about to go."""
     from ray.train import PreemptionError
 
     failures = getattr(error, "worker_failures", {}).values()
-    return isinstance(error, PreemptionError) or any(getattr(each, "preempted", False) for each in failures)
+    causes = [getattr(each, "health_check_failure", each) for each in failures]
+    return isinstance(error, PreemptionError) or any(getattr(each, "preempted", False) for each in causes)
 
 
 def _what_failed(error: BaseException) -> str:

@@ -27,7 +27,7 @@ from raydistill.training.events import Event, append_events
 from raydistill.training.features import features_of, make_matchers
 from raydistill.training.meter import Meter
 from raydistill.training.metrics_log import MetricsLog
-from raydistill.training.notices import Notices
+from raydistill.training.notices import LEAVING, Notice, Notices
 from raydistill.training.plan import TrainingPlan
 from raydistill.training.step import Objective, TaskBatch
 from raydistill.training.validation import validate
@@ -43,7 +43,7 @@ def train_student(
     device: torch.device | None = None,
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
     on_log: Callable[[dict[str, Any]], None] = lambda line: None,
-    leaving: Callable[[], bool] = lambda: False,
+    leaving: Callable[[], Notice | None] = lambda: None,
 ) -> TrainingState:
     """Train one arm from its last checkpoint, or from its start, to its end.
 
@@ -55,7 +55,7 @@ def train_student(
         device: default CPU.
         wrap: makes the student data-parallel.
         on_log: hears every line of metrics.jsonl (rank 0).
-        leaving: whether a node is about to go; all ranks ask together, and a checkpoint is written at once.
+        leaving: whether nodes are about to go; all ranks ask together, and a checkpoint is written in time.
 
     Returns:
         The final state; the student to use is in `best.pt`.
@@ -169,7 +169,7 @@ def train_student(
                 save_state(state, plan.folder)
                 meter.skip()
             if warned:
-                told = f"a node is about to go: checkpoint at step {state.step}"
+                told = f"{LEAVING}: checkpoint at step {state.step}"
                 hand_on([(time.time(), told)] if rank == 0 else [], plan, on_log)
     finally:
         try:

@@ -33,7 +33,7 @@ SERVERS = ForkServers()
 ROWS_WHEN_TAUGHT, ROWS_WHEN_LABELLING, ROWS_WHEN_DISTILLED = 24, 64, 20  # batch sizes tell a gate what is going on
 
 
-def wait_until(condition: Callable[[], Any], timeout_s: float = 150.0) -> Any:
+def wait_until(condition: Callable[[], Any], timeout_s: float = 300.0) -> Any:
     """The condition's first true value; an assertion fails where none comes in time, on however slow a machine."""
     ends = time.monotonic() + timeout_s
     while not (value := condition()):
