@@ -109,7 +109,11 @@ def _waiting(jobs: dict[str, Job], names: set[str]) -> str:
     options = [jobs[name].options for name in sorted(names)]
     asked = {"CPU": options[0].get("num_cpus", 1), "GPU": options[0].get("num_gpus", 0)}
     asked = {name: amount for name, amount in (asked | options[0].get("resources", {})).items() if amount}
-    each = ", ".join(f"{name} {amount:g}" for name, amount in asked.items())
+    labels = options[0].get("label_selector") or {}
+    each = ", ".join(
+        [f"{name} {amount:g}" for name, amount in asked.items()]
+        + [f"label {key}={value}" for key, value in labels.items()]
+    )
     return f"{', '.join(sorted(names))} ({each} each; {free_of(asked)})"
 
 

@@ -108,7 +108,9 @@ def _label_one(config: Config, name: str, data: TaskData, labels: Labels, progre
         for table in tables.values():
             table.check()
         splits = [jobs[split].split for split in SPLITS]
-        actors = how_many_fit(teacher.placement, teacher.max_replicas)
+        alone = teacher.placement.model_copy(update={"num_cpus": max(1.0, teacher.placement.num_cpus)})
+        fitting = max(1, how_many_fit(alone))
+        actors = min(fitting, teacher.max_replicas or fitting)
         while True:
             cost = stream_labels(config, name, data.label_names, tables, splits, on_written, actors, data.prepared)
             labels.add(name, cost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from raydistill.config.models import Config, PlacementConfig
@@ -9,6 +10,7 @@ from raydistill.errors import ConfigError, first_line
 from raydistill.planning.demand import Party
 from raydistill.planning.fit import refusal
 from raydistill.planning.nodes import TYPE_RESOURCE, nodes_of_ray
+from raydistill.planning.room import Room
 from raydistill.teachers.pool.placement import placement_options
 
 Asker = tuple[str, PlacementConfig, int]  # where the config says it, what it says, how many times
@@ -76,14 +78,16 @@ def unused_gpus(config: Config, students: str | None) -> str | None:
     )
 
 
-def how_many_fit(placement: PlacementConfig, at_most: int | None = None) -> int:
-    """Actors of this placement that the cluster holds at one time, each with a core of its own at least."""
+def how_many_fit(placement: PlacementConfig, beside: Sequence[Asker] = ()) -> int:
+    """Actors of this placement that the cluster holds at one time.
+
+    Args:
+        placement: takes something, else there is no end to it.
+        beside: have their places first.
+    """
     import ray
 
-    there = ray.cluster_resources()
-    asked = {"CPU": max(1.0, placement.num_cpus), "GPU": placement.num_gpus, **placement.resources}
-    fit = min(int(there.get(resource, 0.0) / amount) for resource, amount in asked.items() if amount)
-    return max(1, fit if at_most is None else min(fit, at_most))
+    return Room(nodes_of_ray(ray.nodes())).how_many(_party("", placement, 1), [_party(*each) for each in beside])
 
 
 def _check_fit(askers: list[Asker], autoscales: bool) -> None:
@@ -125,10 +129,13 @@ def check_nodes(askers: list[Asker], nodes: list[dict[str, Any]]) -> None:
     Raises:
         ConfigError: who asks for what, and what there is.
     """
-    parties = [Party(place, "teacher", place, placement, count, count, count) for place, placement, count in askers]
-    never = refusal(parties, nodes_of_ray(nodes))
+    never = refusal([_party(*each) for each in askers], nodes_of_ray(nodes))
     if never:
         raise ConfigError(f"{never}; where an autoscaler can add it, set ray.autoscales=true")
+
+
+def _party(place: str, placement: PlacementConfig, count: int) -> Party:
+    return Party(place, "teacher", place, placement, count, count, count)
 
 
 def asks_for(placement: PlacementConfig) -> dict[str, float]:

@@ -41,7 +41,7 @@ def fit(wanted: Sequence[Together], nodes: Sequence[Node]) -> Fit:
         if never:
             return Fit(placed, tuple(waiting), never, rooms)
         room = Room(nodes)
-        by_choosiness = sorted(together.parties, key=lambda each: choosiness(each, room))
+        by_choosiness = sorted(together.parties, key=room.choosiness)
         spots: dict[str, list[Spot]] = {party.name: [] for party in together.parties}
         # First what cannot be done without: one replica of each teacher, and the workers.
         for goal in ("fewest", "least"):
@@ -95,8 +95,3 @@ def refusal(parties: Sequence[Party], nodes: Sequence[Node]) -> str:
                 f"hold {held}; lower it or use larger nodes"
             )
     return ""
-
-
-def choosiness(party: Party, room: Room) -> tuple[int, float, float]:
-    """Smaller is choosier: fewer nodes will do, then more GPUs, then more cores."""
-    return room.num_allowed(party), -party.placement.num_gpus, -party.placement.num_cpus

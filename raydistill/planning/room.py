@@ -65,6 +65,18 @@ class _Alike:
             return any(free + SLACK >= amount for free in self.gpus)
         return sum(free + SLACK >= 1 for free in self.gpus) >= int(amount)
 
+    def times(self, party: Party) -> int:
+        """How many of these it has all for at the same time."""
+        fitting = [
+            int((self.free.get(resource, 0.0) + SLACK) / amount)
+            for resource, amount in party.needs.items()
+            if resource != GPU
+        ]
+        if amount := party.needs.get(GPU):
+            of_devices = [int((free + SLACK) / min(amount, 1.0)) for free in self.gpus]
+            fitting.append(sum(of_devices) if amount < 1 else sum(of_devices) // int(amount))
+        return min(fitting)
+
     def with_one_more(self, party: Party) -> tuple[_Alike, tuple[int, ...]]:
         """The same kind of node with an actor on it, and the devices that the actor has a part of."""
         devices, amount = list(self.gpus), party.placement.num_gpus
@@ -111,6 +123,17 @@ class Room:
         taken = self._kinds.setdefault(taken.key, taken)
         heapq.heappush(taken.members, at)
         return Spot(at, gpus)
+
+    def how_many(self, party: Party, beside: Sequence[Party]) -> int:
+        """Of these, once those beside them, the choosiest first, have their places: all that find one."""
+        for each in sorted(beside, key=self.choosiness):
+            for _ in range(each.least):
+                self.take(each)
+        return sum(len(each.members) * each.times(party) for each in self._kinds.values() if each.may_run(party))
+
+    def choosiness(self, party: Party) -> tuple[int, float, float]:
+        """Smaller is choosier: fewer nodes will do, then more GPUs, then more cores."""
+        return self.num_allowed(party), -party.placement.num_gpus, -party.placement.num_cpus
 
     def num_allowed(self, party: Party) -> int:
         """Nodes that it may run on, whether they are free or not."""

@@ -9,7 +9,8 @@ from typing import Any
 from raydistill.commands.progress import Progress
 from raydistill.config.models import Config
 from raydistill.side_by_side import Job, run_side_by_side
-from raydistill.tuning.capacity import trial_resources
+from raydistill.teachers.pool.placement import placement_options
+from raydistill.tuning.capacity import of_trial
 from raydistill.tuning.trial import Measures, Setting, digest, run_arm
 
 # What a student without teachers learns from. All else in a candidate is none of its business.
@@ -34,8 +35,7 @@ def run_baselines(setting: Setting, candidates: list[Config], progress: Progress
     folders = {key: setting.folder / "baseline" / key for key in by_key}
     if setting.config.training.num_workers:
         return {key: run_arm(setting, config, "alone", folders[key], _nothing) for key, config in by_key.items()}
-    takes = trial_resources(setting.config)
-    options = {"num_cpus": takes.pop("CPU"), "num_gpus": takes.pop("GPU", 0.0), "resources": takes}
+    options = placement_options(of_trial(setting.config))
     jobs = {key: Job(_run, (setting, config, folders[key]), options) for key, config in by_key.items()}
     numbers = {key: index for index, key in enumerate(by_key, start=1)}
 

@@ -9,10 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from raydistill.commands.preflight import asks_for
 from raydistill.commands.progress import Progress
+from raydistill.config.models import PlacementConfig
 from raydistill.errors import RaydistillError, first_line
 from raydistill.patience import Patience, free_of
-from raydistill.tuning.capacity import trial_resources
+from raydistill.teachers.pool.placement import asked, describe
+from raydistill.tuning.capacity import of_trial
 from raydistill.tuning.checking import candidate
 from raydistill.tuning.search import STEP, StudySearch
 from raydistill.tuning.space import Space
@@ -55,15 +58,17 @@ def run_trials(setting: Setting, study: SweepStudy, num_trials: int, concurrent:
         study, num_steps, num_trials, time.monotonic() + budget_s if budget_s else float("inf"),
         lambda values: _reason(trial_folder(setting.folder, values)),
     )  # fmt: skip
-    takes = trial_resources(setting.config)
-    each = ", ".join(f"{name} {amount:g}" for name, amount in takes.items())
-    patience = Patience(lambda: f"a trial ({each}; {free_of(takes)})", progress.say, setting.config.ray.wait_s)
+    placement, workers = of_trial(setting.config), setting.config.training.num_workers
+    each = f"{workers} × {describe(placement)}" if workers else describe(placement)
+    patience = Patience(
+        lambda: f"a trial ({each}; {free_of(asked(placement))})", progress.say, setting.config.ray.wait_s
+    )
     watch = Watch(study, progress, num_steps, patience)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(
             ray.tune.with_parameters(_trial, setting=setting),
             # Where workers train, a trial's own process only waits; Ray Tune wants it to ask for something.
-            {"memory": 1} if setting.config.training.num_workers else takes,
+            {"memory": 1} if workers else _on_a_node(placement),
         ),
         tune_config=ray.tune.TuneConfig(
             search_alg=ray.tune.search.ConcurrencyLimiter(search, max_concurrent=concurrent),
@@ -83,6 +88,14 @@ def run_trials(setting: Setting, study: SweepStudy, num_trials: int, concurrent:
         raise RaydistillError(f"the sweep failed ({first_line(error)}); the same command goes on from here") from error
     finally:
         shutil.rmtree(setting.folder / "ray_tune", ignore_errors=True)
+
+
+def _on_a_node(placement: PlacementConfig) -> Any:
+    """The same for Ray Tune, which takes labels by placement group only."""
+    from ray.tune import PlacementGroupFactory
+
+    labels: dict[str, Any] = {"bundle_label_selector": [placement.label_selector]} if placement.label_selector else {}
+    return PlacementGroupFactory([asks_for(placement)], **labels)
 
 
 def _trial(call: dict[str, Any], setting: Setting) -> None:

@@ -23,7 +23,7 @@ from raydistill.config.models import Config
 from raydistill.errors import ConfigError
 from raydistill.tuning.asked import ASKED, teacher_samples
 from raydistill.tuning.baseline import run_baselines
-from raydistill.tuning.capacity import how_many_trials, trial_resources
+from raydistill.tuning.capacity import how_many_trials, of_trial
 from raydistill.tuning.checking import base_config, candidate, check_space
 from raydistill.tuning.comparing import Comparison, compare
 from raydistill.tuning.records import SweepResult, records
@@ -145,7 +145,7 @@ def _search(
             teaching.close()  # they have said all: their cores are the trials' now
         concurrent = how_many_trials(space, config, teachers_stay=stay)
         prepared = {name: task.prepared for name, task in data.items()}
-        setting = Setting(config, known, folder, max(1, int(trial_resources(config).get("CPU", 1))), prepared)
+        setting = Setting(config, known, folder, max(1, int(of_trial(config).num_cpus)), prepared)
         study.begin(config)
         if spare := unused_gpus(config, "trials"):
             progress.say(spare)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import ray
 from small_runs import Lab, teacher
 
 import raydistill
@@ -117,5 +118,37 @@ def test_a_config_that_leaves_the_clusters_gpus_alone_is_told_so(lab: Lab) -> No
 def test_an_accelerator_that_no_trial_can_have_is_named_as_one(lab: Lab) -> None:
     training = {**lab.settings()["training"], "placement": {"accelerator_type": "H100"}}
     space = Space(name="any", define="nobody:asks")
-    with pytest.raises(ConfigError, match="asks for an accelerator of type H100 and the cluster has none of them"):
+    with pytest.raises(
+        ConfigError,
+        match=r"no node of the cluster has the accelerator_type 'H100' that training.placement \(of a trial\)",
+    ):
         how_many_trials(space, load_config(lab.settings(training=training)), teachers_stay=False)
+
+
+def test_a_trial_that_finds_no_place_beside_the_teachers_is_refused(lab: Lab) -> None:
+    """In sum there is enough; but a part of a GPU is a part of one."""
+
+    def config(share: float) -> Config:
+        training = {**lab.settings()["training"], "num_workers": 2, "placement": {"num_cpus": 0, "num_gpus": share}}
+        remote = {"soft_labels": "remote"}
+        return load_config(lab.settings(training=training, teachers=placed(num_gpus=0.6), distill=remote))
+
+    space = Space(name="any", define="nobody:asks")
+    assert how_many_trials(space, config(0.4), teachers_stay=True) == 1
+    with pytest.raises(ConfigError, match=r"asks for GPU 0.6, 2 times, and beside the teachers .* hold 1; lower"):
+        how_many_trials(space, config(0.6), teachers_stay=True)
+    assert how_many_trials(space, config(0.6), teachers_stay=False) == 1
+
+
+@pytest.mark.parametrize(
+    ("autoscales", "limit", "expected"),
+    [(False, "auto", 2), (False, 1, 1), (False, 9, 2), (True, "auto", 2), (True, 9, 9)],
+)
+def test_where_nodes_come_for_them_as_many_trials_run_as_the_space_says(
+    lab: Lab, autoscales: bool, limit: int | str, expected: int
+) -> None:
+    cores = ray.cluster_resources()["CPU"] / 2
+    training = {**lab.settings()["training"], "placement": {"num_cpus": cores}}
+    config = load_config(lab.settings(training=training, ray={"autoscales": autoscales}))
+    space = Space(name="any", define="nobody:asks", search={"max_concurrent_trials": limit})
+    assert how_many_trials(space, config, teachers_stay=False) == expected

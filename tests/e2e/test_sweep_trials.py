@@ -85,7 +85,21 @@ def test_one_core_is_enough_and_none_is_refused(lab: Lab) -> None:
     assert done.code == 0, done.stderr
     training = {**lab.settings()["training"], "placement": {"num_cpus": 3}}
     many = space_file(lab, {"ray": {"num_cpus": 2}, "training": training})
-    assert_refused(lab.run("tune", many, "--out", lab.new("sweep")), "a trial asks for 3 CPU", "the cluster has 2")
+    assert_refused(
+        lab.run("tune", many, "--out", lab.new("sweep")),
+        "3 CPU",
+        "training.placement (of a trial)",
+        "the cluster has 2",
+    )
+
+
+def test_a_trial_that_no_node_may_run_is_not_run_elsewhere(lab: Lab) -> None:
+    placement = {"num_cpus": 1, "label_selector": {"role": "nobody"}}
+    space = space_file(lab, {"training": {**lab.settings()["training"], "placement": placement}})
+    named = "no node of the cluster has the labels {'role': 'nobody'} that training.placement (of a trial)"
+    assert_refused(lab.run("tune", space, "--out", lab.new("sweep")), named)
+    waited = lab.run("tune", space, "ray.autoscales=true", "ray.wait_s=10", "--out", lab.new("sweep"))
+    assert waited.code == 2 and "for a trial (CPU 1, label role=nobody; free: CPU" in waited.errors[-1], waited.stderr
 
 
 def test_a_function_defines_the_space_and_hyperband_stops_what_falls_behind(lab: Lab) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from raydistill.config.loader import load_config
-from raydistill.config.models import Config
+from raydistill.config.models import Config, PlacementConfig
 from raydistill.errors import ConfigError
 from raydistill.planning.course import course
 from raydistill.planning.crews import Cast, cast, grow
@@ -148,6 +148,28 @@ def test_what_asks_for_no_gpu_leaves_gpu_nodes_alone_and_spreading_takes_the_emp
     packed, spread = together.parties
     room = Room(parse_nodes("1xL4,2xcpu4"))
     assert [room.take(packed), room.take(packed), room.take(spread)] == [Spot(1), Spot(1), Spot(2)]
+
+
+@pytest.mark.parametrize(
+    "placement",
+    [
+        {"num_cpus": 3}, {"num_cpus": 0.3}, {"num_gpus": 0.3}, {"num_gpus": 2, "num_cpus": 0}, {"num_gpus": 1},
+        {"accelerator_type": "L4"}, {"label_selector": {"role": "a"}}, {"num_cpus": 50}, {"resources": {"none": 1}},
+    ],
+)  # fmt: skip
+def test_how_many_fit_is_how_many_find_a_place(placement: dict[str, Any]) -> None:
+    def party(count: int, **settings: Any) -> Party:
+        return Party("x", "teacher", "x", PlacementConfig(**settings), count, count, count)
+
+    nodes = parse_nodes("3xL4:gpus=3:cpus=7, 8xH100:gpus=5:role=a, 4xcpu16:role=a")
+    beside = [party(3, num_gpus=0.25, num_cpus=2), party(2, num_cpus=5, label_selector={"role": "a"})]
+    room, count = Room(nodes), 0
+    for each in sorted(beside, key=room.choosiness):
+        for _ in range(each.least):
+            assert room.take(each) is not None
+    while room.take(party(1, **placement)) is not None:
+        count += 1
+    assert Room(nodes).how_many(party(1, **placement), beside) == count
 
 
 def test_large_clusters_fill_up_node_by_node() -> None:
