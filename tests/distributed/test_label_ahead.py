@@ -45,6 +45,7 @@ def test_a_kill_costs_what_was_not_yet_written(lab: Lab, cache: Path) -> None:
     wait_until(lambda: gate.waiting() and known(store))
     os.killpg(command.pid, signal.SIGKILL)
     assert finish(command).code == -signal.SIGKILL
+    wait_until(lambda: not lab.processes())
     gate.open()
     before = known(store)
     assert 0 < before < ALL_ROWS

@@ -24,9 +24,11 @@ def test_a_killed_driver_leaves_room_for_the_next_one(lab: Lab, undisturbed: Pat
     with machines(lab, 2) as there:
         there.gate.close(ROWS, after=6)
         command = there.start(config, out)
-        wait_until(there.gate.waiting, 300)
+        wait_until(lambda: len(there.gate.waiting()) == 2, 300)
         command.kill()
         finish(command, 30)
+        # Ray ends its workers a moment later; through an open gate they would go on until then.
+        wait_until(lambda: not any(map(psutil.pid_exists, there.gate.waiting())))
         there.gate.open()
         assert_went_on(finish(there.start(config, out), 300), out, step=4)
     assert_same_student(out, undisturbed)

@@ -50,6 +50,7 @@ def test_a_killed_run_goes_on_where_only_its_url_is_left(lab: Lab, undisturbed: 
     wait_until(lambda: checkpoint_is_there(run))
     command.send_signal(signal.SIGKILL)
     finish(command)
+    wait_until(lambda: not lab.processes())
     gate.open()
     shutil.rmtree(lab.cache / "runs")
     done = lab.run(*words)
@@ -73,6 +74,7 @@ def test_ctrl_c_leaves_all_at_the_url_and_the_same_machine_goes_on_at_once(
     done = finish(command, limit_s=60)
     assert (done.code, done.errors) == (130, ["stopped; the same command goes on from here"]), done.stderr
     assert checkpoint_is_there(run) and not (run / "owner.json").exists()
+    wait_until(lambda: not lab.processes())
     gate.open()
     done = lab.run(*words)
     assert done.code == 0 and "looking for" not in done.stderr, done.stderr
