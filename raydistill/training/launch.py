@@ -130,7 +130,7 @@ def worker_loop(settings: dict[str, Any]) -> TrainingState | None:
         show(line)
 
     def leaving() -> Notice | None:
-        info = None if local else ray.train.get_preemption_info()
+        info = ray.train.get_preemption_info()
         deadline_s = info.deadline_ms / 1000 if info and info.deadline_ms else None
         return Notice(tuple(info.preempted_node_ids), deadline_s) if info else None
 
@@ -149,7 +149,7 @@ def worker_loop(settings: dict[str, Any]) -> TrainingState | None:
             device=ray.train.torch.get_device(),
             wrap=ray.train.torch.prepare_model,
             on_log=on_log,
-            leaving=leaving,
+            leaving=None if local else leaving,
         )
     return state if local else None
 

@@ -43,7 +43,7 @@ def train_student(
     device: torch.device | None = None,
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
     on_log: Callable[[dict[str, Any]], None] = lambda line: None,
-    leaving: Callable[[], Notice | None] = lambda: None,
+    leaving: Callable[[], Notice | None] | None = None,
 ) -> TrainingState:
     """Train one arm from its last checkpoint, or from its start, to its end.
 
@@ -55,7 +55,7 @@ def train_student(
         device: default CPU.
         wrap: makes the student data-parallel.
         on_log: hears every line of metrics.jsonl (rank 0).
-        leaving: whether nodes are about to go; all ranks ask together, and a checkpoint is written in time.
+        leaving: whether nodes are about to go, if any may; all ranks ask together; a checkpoint is written in time.
 
     Returns:
         The final state; the student to use is in `best.pt`.

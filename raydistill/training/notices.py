@@ -31,7 +31,8 @@ class Notices:
     """Looks for notices every few seconds, whatever a step takes.
 
     Args:
-        hear: the notice that stands; all ranks ask together and hear the same.
+        hear: the notice that stands; all ranks ask together and hear the same. None: nobody gives any, and nothing is
+            asked or waited for.
         device: that the student trains on, and that ranks exchange numbers through.
         step: that the training is at.
         now: seconds since the epoch.
@@ -39,7 +40,7 @@ class Notices:
 
     def __init__(
         self,
-        hear: Callable[[], Notice | None],
+        hear: Callable[[], Notice | None] | None,
         device: torch.device,
         step: int,
         now: Callable[[], float] = time.time,
@@ -54,7 +55,7 @@ class Notices:
 
         All ranks call it after every step.
         """
-        if step < self._next:
+        if self._hear is None or step < self._next:
             return False
         notice = self._hear()
         if self._device.type == "cuda":

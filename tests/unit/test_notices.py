@@ -81,3 +81,9 @@ def test_a_notice_that_comes_late_is_one_checkpoint() -> None:
     notices = world.watched()
     world.notice = Notice(("a",), 8.0)
     assert world.steps(notices, range(1, 12), 1.0) == [1]
+
+
+def test_where_no_node_can_go_nothing_is_looked_for() -> None:
+    world = World()
+    notices = Notices(None, torch.device("cuda"), 0, now=world.now)  # which would not be there to wait for
+    assert world.steps(notices, range(1, 100), 60.0) == []
